@@ -1,0 +1,1 @@
+"""Where files live: one small port, a local folder and S3 behind it."""

@@ -1,0 +1,1 @@
+"""Jobs between processes: one small port, BullMQ and a memory twin behind it."""

@@ -1,0 +1,1 @@
+"""Where records live: one small port, SQLite and MongoDB behind it."""

@@ -1,0 +1,1 @@
+"""What everything shares and nothing surprises: standard library only."""

@@ -1,0 +1,1 @@
+"""Every message on every wire, as typed models: the words two processes agree on."""

@@ -1,0 +1,268 @@
+"""The node channel: every message between the controller and a node's daemon, on Socket.IO namespace `/ws/node`."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import AliasChoices, Field, StringConstraints
+
+from aiwm.kit.clock import iso
+from aiwm.kit.ids import new_id
+from aiwm.protocol.base import Id, Short, Text, Timestamp, Wire
+from aiwm.protocol.resources.deployments import Resources
+from aiwm.protocol.resources.models import RelativePath, Sha256
+from aiwm.protocol.resources.nodes import ContainerRuntime, EngineFact, GpuDevice, MiB, OsFacts, Percent
+from aiwm.protocol.states import DeploymentStatus, EngineName, Health, ReplicaState
+
+NAMESPACE = "/ws/node"
+PING_INTERVAL_SECONDS = 3
+PING_TIMEOUT_SECONDS = 3
+HEARTBEAT_INTERVAL_MS = 30_000
+METRICS_INTERVAL_MS = 10_000
+ACK_TIMEOUT_SECONDS = 5
+MAX_MESSAGE_BYTES = 1_000_000
+
+COMMAND_DEPLOY = "command.deploy"
+COMMAND_STOP = "command.stop"
+COMMAND_HEALTH_CHECK = "command.healthCheck"
+COMMAND_LOGS = "command.logs"
+COMMAND_ACK = "command.ack"
+COMMAND_RESULT = "command.result"
+NODE_REGISTER = "node.register"
+REGISTER_ACK = "register.ack"
+CONNECTION_ACK = "connection.ack"
+HEARTBEAT = "telemetry.heartbeat"
+METRICS = "telemetry.metrics"
+DEPLOYMENT_STATUS = "deployment.status"
+DEPLOYMENT_LOGS = "deployment.logs"
+MODEL_PROGRESS = "model.progress"
+ERROR = "error"
+
+
+class Metadata(Wire):
+    correlation_id: Short | None = None
+    epoch: int | None = None
+    generation: int | None = None
+    retry_count: int | None = None
+
+
+class Envelope(Wire):
+    """How every message travels; from a node, everything but `data` may be missing."""
+
+    type: str
+    message_id: Id
+    timestamp: Timestamp
+    data: dict[str, object] = Field(default_factory=dict)
+    metadata: Metadata | None = None
+
+
+def envelope(type_: str, data: Wire, *, now: datetime, metadata: Metadata | None = None) -> dict[str, object]:
+    """A message ready to be emitted under its own type as the event's name."""
+    message: dict[str, object] = {
+        "type": type_,
+        "messageId": new_id("msg"),
+        "timestamp": iso(now),
+        "data": data.to_wire(),
+    }
+    if metadata is not None:
+        message["metadata"] = metadata.to_wire()
+    return message
+
+
+class ConnectionAck(Wire):
+    """`connection.ack`: fields at top level, sent exactly once after a connect was accepted."""
+
+    status: Literal["connected"] = "connected"
+    timestamp: Timestamp
+    node_id: str
+    controller_id: str
+    server_version: str
+
+
+class ReplicaReport(Wire):
+    """One replica as its daemon sees it, in `node.register` and in the daemon's own ledger."""
+
+    deployment_id: Id
+    replica_id: Id
+    generation: Annotated[int, Field(ge=0)] = 0
+    state: ReplicaState
+    endpoint: Short | None = None
+    container_name: Short | None = None
+    container_port: Annotated[int, Field(ge=1, le=65_535)] | None = None
+    gpu_device_ids: Annotated[list[Short], Field(max_length=64)] = Field(default_factory=list)
+    health: Short | None = None
+    restarts: Annotated[int, Field(ge=0)] = 0
+    started_at: Timestamp | None = None
+    message: Text | None = None
+
+
+class NodeRegister(Wire):
+    """`node.register`: hardware, software, and everything the node runs now. Sizes in MiB."""
+
+    hostname: Short | None = None
+    ip_address: Short | None = None
+    cpu_cores: Annotated[int, Field(ge=0, le=65_536)] | None = None
+    cpu_model: Short | None = None
+    ram_total: MiB | None = None
+    ram_free: MiB | None = None
+    disk_total: MiB | None = None
+    disk_free: MiB | None = None
+    gpu_devices: Annotated[list[GpuDevice], Field(max_length=256)] | None = None
+    os: OsFacts | None = None
+    container_runtime: ContainerRuntime | None = None
+    launchers: Annotated[list[Short], Field(max_length=16)] | None = None
+    engines: Annotated[list[EngineFact], Field(max_length=64)] | None = None
+    daemon_version: Short | None = None
+    uptime_seconds: Annotated[float, Field(ge=0)] | None = None
+    advertise_host: Short | None = None
+    replicas: Annotated[list[ReplicaReport], Field(max_length=1024)] | None = None
+
+
+class ControllerInfo(Wire):
+    controller_id: str
+    heartbeat_interval: int
+    metrics_interval: int
+    timezone: str = "UTC"
+
+
+class RegisterAck(Wire):
+    """Intervals in milliseconds; `pendingCommands` is always empty: the plan is made from what the node reports."""
+
+    status: Literal["success"] = "success"
+    node_id: str
+    registered_at: Timestamp
+    epoch: int
+    controller_info: ControllerInfo
+    pending_commands: list[dict[str, object]] = Field(default_factory=list)
+
+
+class Heartbeat(Wire):
+    timestamp: Timestamp | None = None
+    status: Health = Health.HEALTHY
+    uptime_seconds: Annotated[float, Field(ge=0)] | None = None
+
+
+class Metrics(Wire):
+    """`telemetry.metrics`: what is named is updated, the rest is kept."""
+
+    gpu_devices: Annotated[list[GpuDevice], Field(max_length=256)] | None = None
+    cpu_utilization: Percent | None = None
+    ram_free: MiB | None = None
+    disk_free: MiB | None = None
+
+
+class DeploymentStatusReport(Wire):
+    """`deployment.status`; without `replicaId` it means the node's only replica of that deployment."""
+
+    deployment_id: Id
+    status: DeploymentStatus
+    endpoint: Short | None = None
+    replica_id: Id | None = None
+    state: ReplicaState | None = None
+    generation: Annotated[int, Field(ge=0)] | None = None
+    message: Text | None = None
+    health: Short | None = None
+    container_name: Short | None = None
+    container_port: Annotated[int, Field(ge=1, le=65_535)] | None = None
+    gpu_device_ids: Annotated[list[Short], Field(max_length=64)] | None = None
+    restarts: Annotated[int, Field(ge=0)] | None = None
+    started_at: Timestamp | None = None
+
+
+class ArtifactFile(Wire):
+    """One file to fetch: the first of `urls` that answers serves it; size in bytes."""
+
+    path: RelativePath
+    size: Annotated[int, Field(ge=0)]
+    sha256: Sha256
+    urls: list[str] = Field(default_factory=list)
+
+
+class Artifact(Wire):
+    """A model's files, and a digest over them all that names the set in a cache."""
+
+    model_id: Id
+    digest: Sha256
+    name: str
+    framework: str
+    files: list[ArtifactFile]
+
+
+class DeployCommand(Wire):
+    """`command.deploy`. `gpuDeviceId` is `gpuDeviceIds` joined by commas, as the source has it."""
+
+    deployment_id: Id
+    replica_id: Id = Field(validation_alias=AliasChoices("replicaId", "replica_id"))
+    model_id: Id
+    container_id: Annotated[str, StringConstraints(max_length=128)]
+    gpu_device_id: str = ""
+    gpu_device_ids: list[str] = Field(default_factory=list)
+    deployment_name: str
+    engine: EngineName
+    engine_args: list[str] = Field(default_factory=list)
+    environment_variables: dict[str, str] = Field(default_factory=dict)
+    image: str | None = None
+    resources: Resources = Field(default_factory=Resources)
+    artifact: Artifact
+    generation: int
+
+
+class StopCommand(Wire):
+    """Without `replicaId`: everything of that deployment on this node."""
+
+    deployment_id: Id
+    replica_id: Id | None = None
+    grace_seconds: Annotated[float, Field(ge=0, le=3600)] | None = None
+    generation: int | None = None
+
+
+class HealthCheckCommand(Wire):
+    deployment_id: Id | None = None
+
+
+class HealthCheckResult(Wire):
+    """The node's health and that of its replicas."""
+
+    status: Health
+    replicas: list[ReplicaReport]
+
+
+class LogsCommand(Wire):
+    """Asks for a replica's last `tail` lines; with `follow`, later lines come as `deployment.logs` for a while."""
+
+    deployment_id: Id
+    replica_id: Id
+    tail: Annotated[int, Field(ge=0, le=10_000)] = 100
+    offset: Annotated[int, Field(ge=0)] | None = None
+
+
+class LogsResult(Wire):
+    """Log text from a byte offset; `nextOffset` is where the next request goes on."""
+
+    text: str
+    next_offset: int
+
+
+class CommandAck(Wire):
+    original_message_id: Id
+    status: Literal["acknowledged"] = "acknowledged"
+
+
+class CommandError(Wire):
+    code: str
+    message: Text
+    retryable: bool = False
+
+
+class CommandResult(Wire):
+    original_message_id: Id
+    status: Literal["success", "error"]
+    result: dict[str, object] | None = None
+    error: CommandError | None = None
+
+
+class ChannelError(Wire):
+    """Answer to a message that cannot be read."""
+
+    code: Literal["MESSAGE_INVALID", "MESSAGE_UNKNOWN"]
+    message: str
+    original_message_id: str | None = None
