@@ -32,7 +32,7 @@ class Objects(Protocol):
         """Streams a blob in with flat memory; nothing is left behind when `content` raises."""
         ...
 
-    async def get(self, key: str, *, start: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
+    def get(self, key: str, *, start: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
         """The blob's bytes from `start`, at most `length`, in chunks."""
         ...
 
@@ -40,7 +40,7 @@ class Objects(Protocol):
         """Size and etag."""
         ...
 
-    async def list(self, prefix: str) -> list[ObjectStat]:
+    async def below(self, prefix: str) -> list[ObjectStat]:
         """Everything below the folder `prefix`, sorted by key."""
         ...
 

@@ -66,7 +66,7 @@ class Store(Protocol):
     """
 
     async def insert(self, collection: str, record: Record) -> None:
-        """Stores a new record with `version` 1; `Conflict` (code `DUPLICATE`) when its id or a unique index's key exists."""
+        """Stores a new record with `version` 1; `Conflict` (`DUPLICATE`) when its id or a unique key exists."""
         ...
 
     async def get(self, collection: str, record_id: str) -> Record | None:

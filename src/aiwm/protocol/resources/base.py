@@ -1,6 +1,6 @@
 """What every resource carries (the source's BaseSchema), and how lists are answered."""
 
-from typing import Annotated
+from typing import Annotated, Generic, TypeVar
 
 from pydantic import AfterValidator, BaseModel, Field, model_validator
 
@@ -14,6 +14,8 @@ def _bounded(metadata: dict[str, object]) -> dict[str, object]:
 
 
 Metadata = Annotated[dict[str, object], AfterValidator(_bounded)]
+
+T = TypeVar("T", bound=BaseModel)
 
 
 class Owner(View):
@@ -54,7 +56,7 @@ class Pagination(View):
     total: int
 
 
-class Page[T: BaseModel](View):
+class Page(View, Generic[T]):
     """One page of a list."""
 
     data: list[T]

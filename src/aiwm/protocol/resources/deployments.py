@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from aiwm.protocol.base import Id, Name, Params, Short, Text, Timestamp, View, Wire
+from aiwm.protocol.base import Id, Name, Params, Text, Timestamp, View, Wire
 from aiwm.protocol.resources.base import Metadata, Patch, Resource
 from aiwm.protocol.resources.nodes import Labels
 from aiwm.protocol.states import (
