@@ -1,0 +1,201 @@
+"""Settings: flags over environment over `aiwm.toml` over defaults, read once, refused when unknown or wrong.
+
+Every setting is one field of `Settings`; its variable is `AIWM_` and the field's name in capitals unless it says
+otherwise. A secret may come from a file: `<VARIABLE>_FILE`.
+"""
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+_IGNORED = re.compile(r"AIWM_(TEST|BUILD)_")
+_INJECTED = re.compile(r"AIWM_\w*_(SERVICE|PORT)(_\w+)?")
+MIN_SECRET_BYTES = 32
+
+
+class SettingsError(Exception):
+    """A setting that cannot be used; the message is one line that says which and what to do."""
+
+
+def _setting(
+    default: object, about: str, *, secret: bool = False, variable: str | None = None, aliases: tuple[str, ...] = ()
+) -> object:
+    return field(
+        default=default,
+        repr=not secret,
+        metadata={"about": about, "secret": secret, "variable": variable, "aliases": aliases},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All settings of all processes; what a process does not need it does not look at."""
+
+    data_dir: Path = _setting(Path("~/.aiwm"), "everything the embedded defaults keep")  # type: ignore[assignment]
+    store_url: str = _setting("", "sqlite:///PATH or mongodb://…/hydra-aiwm", secret=True)  # type: ignore[assignment]
+    redis_url: str = _setting("", "redis://HOST:PORT/DB", secret=True)  # type: ignore[assignment]
+    objects_url: str = _setting("", "file://PATH or s3://bucket?endpoint=…")  # type: ignore[assignment]
+    s3_access_key: str = _setting("", "access key of an S3 object store", secret=True)  # type: ignore[assignment]
+    s3_secret_key: str = _setting("", "secret key of an S3 object store", secret=True)  # type: ignore[assignment]
+    host: str = _setting("127.0.0.1", "listen address")  # type: ignore[assignment]
+    port: int = _setting(3003, "port of the controller")  # type: ignore[assignment]
+    noti_port: int = _setting(3002, "port of NOTI")  # type: ignore[assignment]
+    public_url: str = _setting("", "what clients and nodes are told; from host and port when empty")  # type: ignore[assignment]
+    jwt_secret: str = _setting("", "signs tokens; several lines are a key ring", secret=True)  # type: ignore[assignment]
+    encryption_key: str = _setting("", "seals stored secrets; same form", secret=True)  # type: ignore[assignment]
+    allowed_origins: str = _setting("", "browser origins for REST and sockets, comma-separated")  # type: ignore[assignment]
+    admin_password: str = _setting("", "password of the first user, admin", secret=True)  # type: ignore[assignment]
+    controller_url: str = _setting("", "where the node daemon dials")  # type: ignore[assignment]
+    node_token: str = _setting("", "the node daemon's token", secret=True, aliases=("NODE_TOKEN",))  # type: ignore[assignment]
+    advertise_host: str = _setting("", "this node's address that the gateway may dial")  # type: ignore[assignment]
+    triton_server: str = _setting("", "path of the tritonserver binary; found by itself when empty")  # type: ignore[assignment]
+    log_level: str = _setting("INFO", "DEBUG, INFO, WARNING or ERROR")  # type: ignore[assignment]
+    hf_endpoint: str = _setting("https://huggingface.co", "HuggingFace hub", variable="HF_ENDPOINT")  # type: ignore[assignment]
+    hf_token: str = _setting("", "token for the hub", secret=True, variable="HF_TOKEN")  # type: ignore[assignment]
+
+    @property
+    def own_url(self) -> str:
+        """The controller's public URL, without a trailing slash."""
+        host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104 - compared, not bound
+        return (self.public_url or f"http://{host}:{self.port}").rstrip("/")
+
+
+def _variable(name: str, given: str | None) -> str:
+    return given or f"AIWM_{name.upper()}"
+
+
+def variables() -> dict[str, str]:
+    """Every variable's name and the field it sets, aliases and `_FILE` forms of secrets included."""
+    known: dict[str, str] = {}
+    for each in fields(Settings):
+        names = (_variable(each.name, each.metadata["variable"]), *each.metadata["aliases"])
+        for variable in names:
+            known[variable] = each.name
+            if each.metadata["secret"]:
+                known[f"{variable}_FILE"] = each.name
+    return known
+
+
+def load_settings(
+    flags: Mapping[str, object] | None = None,
+    environment: Mapping[str, str] | None = None,
+    config: Path | None = None,
+) -> Settings:
+    """The settings in force.
+
+    `flags` are by field name, None meaning "not given"; `config` defaults to `aiwm.toml` in the working folder, where
+    there is one. Raises `SettingsError`.
+    """
+    environment = os.environ if environment is None else environment
+    values: dict[str, object] = {}
+    values.update(_from_file(config))
+    values.update(_from_environment(environment))
+    values.update({name: value for name, value in (flags or {}).items() if value is not None})
+    return Settings(**_typed(values))  # type: ignore[arg-type]
+
+
+def _from_file(config: Path | None) -> dict[str, object]:
+    path = config or Path("aiwm.toml")
+    if not path.exists():
+        if config is not None:
+            raise SettingsError(f"cannot read the settings file {path}: it does not exist")
+        return {}
+    try:
+        values = tomllib.loads(path.read_text())
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"cannot read the settings file {path}: {error}") from error
+    names = [each.name for each in fields(Settings)]
+    for key in values:
+        if key not in names:
+            raise SettingsError(f"unknown key {key!r} in {path}{_nearest(key, names)}")
+    return values
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, object]:
+    known = variables()
+    values: dict[str, object] = {}
+    for variable, value in environment.items():
+        if variable in known:
+            if value:
+                values[known[variable]] = _read_secret(variable, value) if variable.endswith("_FILE") else value
+        elif variable.startswith("AIWM_") and not _IGNORED.match(variable) and not _INJECTED.fullmatch(variable):
+            raise SettingsError(f"unknown setting {variable}{_nearest(variable, list(known))}")
+    return values
+
+
+def injected(environment: Mapping[str, str]) -> list[str]:
+    """Variables that container links injected under our prefix: not settings, worth a warning."""
+    known = variables()
+    return sorted(name for name in environment if name not in known and _INJECTED.fullmatch(name))
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+    return f"; the nearest valid one is {close[0]}" if close else ""
+
+
+def _read_secret(variable: str, path: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"cannot read the file that {variable} names: {error}") from error
+
+
+def _typed(values: Mapping[str, object]) -> dict[str, object]:
+    typed: dict[str, object] = {}
+    for name, value in values.items():
+        if name in ("port", "noti_port"):
+            typed[name] = _port(name, value)
+        elif name == "data_dir":
+            typed[name] = Path(str(value)).expanduser().absolute()
+        elif isinstance(value, str):
+            typed[name] = value
+        else:
+            raise SettingsError(f"the setting {name} must be text, not {value!r}")
+    typed.setdefault("data_dir", Path("~/.aiwm").expanduser())
+    _check_choice(typed)
+    return typed
+
+
+def _port(name: str, value: object) -> int:
+    try:
+        port = int(str(value))
+    except ValueError:
+        port = -1
+    if not 1 <= port <= 65_535:
+        raise SettingsError(f"the setting {name} must be a port from 1 to 65535, not {value!r}")
+    return port
+
+
+def _check_choice(values: Mapping[str, object]) -> None:
+    level = values.get("log_level", "INFO")
+    if level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
+        raise SettingsError(f"the setting log_level must be DEBUG, INFO, WARNING or ERROR, not {level!r}")
+    schemes = {
+        "store_url": ("sqlite:", "mongodb:", "mongodb+srv:"),
+        "redis_url": ("redis:", "rediss:"),
+        "objects_url": ("file:", "s3:"),
+        "public_url": ("http:", "https:"),
+        "controller_url": ("http:", "https:", "ws:", "wss:"),
+        "hf_endpoint": ("http:", "https:"),
+    }
+    for name, allowed in schemes.items():
+        value = str(values.get(name, ""))
+        if value and not value.startswith(tuple(f"{scheme}//" for scheme in allowed)):
+            raise SettingsError(f"the setting {name} must begin with {' or '.join(f'{each}//' for each in allowed)}")
+
+
+def key_ring(text: str, variable: str) -> tuple[bytes, ...]:
+    """The keys in a secret, one a line: the first signs, all verify. Raises `SettingsError` for a short one."""
+    keys = tuple(line.strip().encode() for line in text.splitlines() if line.strip())
+    if not keys:
+        raise SettingsError(f"{variable} is not set; make one with: openssl rand -hex 32")
+    if any(len(key) < MIN_SECRET_BYTES for key in keys):
+        raise SettingsError(
+            f"{variable} must hold keys of at least {MIN_SECRET_BYTES} bytes; make one with: openssl rand -hex 32"
+        )
+    return keys
