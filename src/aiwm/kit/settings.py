@@ -11,6 +11,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 _IGNORED = re.compile(r"AIWM_(TEST|BUILD)_")
 _INJECTED = re.compile(r"AIWM_\w*_(SERVICE|PORT)(_\w+)?")
@@ -23,7 +24,7 @@ class SettingsError(Exception):
 
 def _setting(
     default: object, about: str, *, secret: bool = False, variable: str | None = None, aliases: tuple[str, ...] = ()
-) -> object:
+) -> Any:
     return field(
         default=default,
         repr=not secret,
@@ -35,27 +36,27 @@ def _setting(
 class Settings:
     """All settings of all processes; what a process does not need it does not look at."""
 
-    data_dir: Path = _setting(Path("~/.aiwm"), "everything the embedded defaults keep")  # type: ignore[assignment]
-    store_url: str = _setting("", "sqlite:///PATH or mongodb://…/hydra-aiwm", secret=True)  # type: ignore[assignment]
-    redis_url: str = _setting("", "redis://HOST:PORT/DB", secret=True)  # type: ignore[assignment]
-    objects_url: str = _setting("", "file://PATH or s3://bucket?endpoint=…")  # type: ignore[assignment]
-    s3_access_key: str = _setting("", "access key of an S3 object store", secret=True)  # type: ignore[assignment]
-    s3_secret_key: str = _setting("", "secret key of an S3 object store", secret=True)  # type: ignore[assignment]
-    host: str = _setting("127.0.0.1", "listen address")  # type: ignore[assignment]
-    port: int = _setting(3003, "port of the controller")  # type: ignore[assignment]
-    noti_port: int = _setting(3002, "port of NOTI")  # type: ignore[assignment]
-    public_url: str = _setting("", "what clients and nodes are told; from host and port when empty")  # type: ignore[assignment]
-    jwt_secret: str = _setting("", "signs tokens; several lines are a key ring", secret=True)  # type: ignore[assignment]
-    encryption_key: str = _setting("", "seals stored secrets; same form", secret=True)  # type: ignore[assignment]
-    allowed_origins: str = _setting("", "browser origins for REST and sockets, comma-separated")  # type: ignore[assignment]
-    admin_password: str = _setting("", "password of the first user, admin", secret=True)  # type: ignore[assignment]
-    controller_url: str = _setting("", "where the node daemon dials")  # type: ignore[assignment]
-    node_token: str = _setting("", "the node daemon's token", secret=True, aliases=("NODE_TOKEN",))  # type: ignore[assignment]
-    advertise_host: str = _setting("", "this node's address that the gateway may dial")  # type: ignore[assignment]
-    triton_server: str = _setting("", "path of the tritonserver binary; found by itself when empty")  # type: ignore[assignment]
-    log_level: str = _setting("INFO", "DEBUG, INFO, WARNING or ERROR")  # type: ignore[assignment]
-    hf_endpoint: str = _setting("https://huggingface.co", "HuggingFace hub", variable="HF_ENDPOINT")  # type: ignore[assignment]
-    hf_token: str = _setting("", "token for the hub", secret=True, variable="HF_TOKEN")  # type: ignore[assignment]
+    data_dir: Path = _setting(Path("~/.aiwm"), "everything the embedded defaults keep")
+    store_url: str = _setting("", "sqlite:///PATH or mongodb://…/hydra-aiwm", secret=True)
+    redis_url: str = _setting("", "redis://HOST:PORT/DB", secret=True)
+    objects_url: str = _setting("", "file://PATH or s3://bucket?endpoint=…")
+    s3_access_key: str = _setting("", "access key of an S3 object store", secret=True)
+    s3_secret_key: str = _setting("", "secret key of an S3 object store", secret=True)
+    host: str = _setting("127.0.0.1", "listen address")
+    port: int = _setting(3003, "port of the controller")
+    noti_port: int = _setting(3002, "port of NOTI")
+    public_url: str = _setting("", "what clients and nodes are told; from host and port when empty")
+    jwt_secret: str = _setting("", "signs tokens; several lines are a key ring", secret=True)
+    encryption_key: str = _setting("", "seals stored secrets; same form", secret=True)
+    allowed_origins: str = _setting("", "browser origins for REST and sockets, comma-separated")
+    admin_password: str = _setting("", "password of the first user, admin", secret=True)
+    controller_url: str = _setting("", "where the node daemon dials")
+    node_token: str = _setting("", "the node daemon's token", secret=True, aliases=("NODE_TOKEN",))
+    advertise_host: str = _setting("", "this node's address that the gateway may dial")
+    triton_server: str = _setting("", "path of the tritonserver binary; found by itself when empty")
+    log_level: str = _setting("INFO", "DEBUG, INFO, WARNING or ERROR")
+    hf_endpoint: str = _setting("https://huggingface.co", "HuggingFace hub", variable="HF_ENDPOINT")
+    hf_token: str = _setting("", "token for the hub", secret=True, variable="HF_TOKEN")
 
     @property
     def own_url(self) -> str:
