@@ -4,6 +4,7 @@ from aiwm.protocol.base import Id, Wire
 
 MODELS_QUEUE = "models"
 VERIFY_UPLOAD = "model.verifyUpload"
+REMOVE_FILES = "model.removeFiles"
 
 
 class VerifyUpload(Wire):
@@ -11,4 +12,11 @@ class VerifyUpload(Wire):
 
     model_id: Id
     upload_id: Id
+    correlation_id: str | None = None
+
+
+class RemoveFiles(Wire):
+    """Remove everything the object store holds of a deleted model."""
+
+    model_id: Id
     correlation_id: str | None = None

@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
 from aiwm.infra.store.port import Condition, Query, Record, Store
+from aiwm.kit.context import correlation_id
+from aiwm.kit.ids import new_id
 from aiwm.protocol.base import Timestamp
 from aiwm.protocol.errors import Conflict, NotFound, Stale
 from aiwm.protocol.resources.base import Metadata, Owner
@@ -120,6 +122,28 @@ def _plain(value: object) -> object:
     return value
 
 
-def soft_deleted(record: R, *, by: str | None, at: datetime) -> R:
+Owned = TypeVar("Owned", bound=OwnedRecord)
+
+
+def new_base(prefix: str, *, owner: Owner, by: str | None, at: datetime) -> dict[str, object]:
+    """The fields every new record of a user begins with, a fresh id among them."""
+    return {
+        "id": new_id(prefix),
+        "owner": owner,
+        "created_by": by,
+        "updated_by": by,
+        "created_at": at,
+        "updated_at": at,
+        "correlation_id": correlation_id(),
+    }
+
+
+def changed_by_user(record: Owned, changes: dict[str, object], *, by: str | None, at: datetime) -> Owned:
+    """`record` with what a user set, its `resource_version` one higher."""
+    touched = {"updated_at": at, "updated_by": by, "correlation_id": correlation_id()}
+    return record.model_copy(update={**changes, **touched, "resource_version": record.resource_version + 1})
+
+
+def soft_deleted(record: Owned, *, by: str | None, at: datetime) -> Owned:
     """`record` as deleted: its name is free again, its id stays taken for good."""
-    return record.model_copy(update={"deleted_at": at, "updated_at": at, "updated_by": by, "unique_key": None})
+    return changed_by_user(record, {"deleted_at": at, "unique_key": None}, by=by, at=at)

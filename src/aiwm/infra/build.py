@@ -1,0 +1,53 @@
+"""Opens everything a process stands on, in one async context, and closes it again in reverse order."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from aiwm.infra.objects.open import open_objects
+from aiwm.infra.objects.port import Objects
+from aiwm.infra.objects.tickets import BlobTickets
+from aiwm.infra.queue.open import open_queues
+from aiwm.infra.queue.port import Queues
+from aiwm.infra.store.open import open_store
+from aiwm.infra.store.port import Store
+from aiwm.infra.tokens import Tokens
+from aiwm.kit.clock import Clock, SystemClock
+from aiwm.kit.settings import Settings, SettingsError, key_ring
+
+
+@dataclass(frozen=True, slots=True)
+class Infra:
+    """What nouns are built from."""
+
+    settings: Settings
+    clock: Clock
+    store: Store
+    queues: Queues
+    objects: Objects
+    tickets: BlobTickets
+    tokens: Tokens
+
+
+@asynccontextmanager
+async def open_infra(settings: Settings) -> AsyncIterator[Infra]:
+    """Raises `SettingsError` naming what is not set, `Unavailable` when a backend cannot be reached."""
+    for name in ("store_url", "redis_url", "objects_url"):
+        if not getattr(settings, name):
+            raise SettingsError(f"AIWM_{name.upper()} is not set; separate processes take only what settings name")
+    keys = key_ring(settings.jwt_secret, "AIWM_JWT_SECRET")
+    clock = SystemClock()
+    async with AsyncExitStack() as stack:
+        store = await open_store(settings.store_url)
+        stack.push_async_callback(store.close)
+        queues = await open_queues(settings.redis_url)
+        stack.push_async_callback(queues.close)
+        objects = await open_objects(
+            settings.objects_url,
+            access_key=settings.s3_access_key,
+            secret_key=settings.s3_secret_key,
+            public_base=settings.own_url,
+            secret=keys[0],
+        )
+        stack.push_async_callback(objects.close)
+        yield Infra(settings, clock, store, queues, objects, BlobTickets(keys, clock), Tokens(keys, clock))

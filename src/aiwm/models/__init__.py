@@ -1,0 +1,1 @@
+"""Models: the registry, and the files behind it in the object store."""

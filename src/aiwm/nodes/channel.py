@@ -1,0 +1,200 @@
+"""The controller's end of the node channel: Socket.IO namespace `/ws/node`, contract section 5.
+
+A message that cannot be read is answered with `error` and never drops the connection. A node speaks about itself
+alone: its identity is its connection's, whatever a message says.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+import socketio
+from pydantic import ValidationError
+
+from aiwm import __version__
+from aiwm.http.sockets import refuse
+from aiwm.kit.clock import Clock
+from aiwm.kit.context import accept_correlation_id, correlated
+from aiwm.nodes.commands import Commands
+from aiwm.nodes.presence import Presence, Session
+from aiwm.nodes.records import NodeRecord
+from aiwm.nodes.service import NodeService
+from aiwm.protocol import node_channel as wire
+from aiwm.protocol.base import Wire
+from aiwm.protocol.errors import AiwmError
+
+log = logging.getLogger(__name__)
+
+
+class Listener(Protocol):
+    """Who must hear what nodes report; a composition root registers one."""
+
+    async def inventory(self, session: Session) -> None:
+        """A node has registered: `session.inventory` is all it runs."""
+        ...
+
+    async def status(self, session: Session, report: wire.DeploymentStatusReport) -> None:
+        """News of one replica."""
+        ...
+
+    async def left(self, session: Session) -> None:
+        """The node's current connection has ended."""
+        ...
+
+
+class NodeChannel(socketio.AsyncNamespace):  # type: ignore[misc]
+    """One instance serves all nodes of this controller."""
+
+    def __init__(self, nodes: NodeService, presence: Presence, clock: Clock, controller_id: str) -> None:
+        super().__init__(wire.NAMESPACE)
+        self._nodes, self._presence, self._clock, self._controller_id = nodes, presence, clock, controller_id
+        self._records: dict[str, NodeRecord] = {}
+        self._listener: Listener | None = None
+        self.commands = Commands(presence, clock, self._send)
+        self._handlers: dict[str, tuple[type[Wire], Callable[[Session, Any], Awaitable[None]]]] = {
+            wire.NODE_REGISTER: (wire.NodeRegister, self._register),
+            wire.HEARTBEAT: (wire.Heartbeat, self._heartbeat),
+            wire.METRICS: (wire.Metrics, self._metrics),
+            wire.DEPLOYMENT_STATUS: (wire.DeploymentStatusReport, self._status),
+            wire.COMMAND_ACK: (wire.CommandAck, self._acknowledged),
+            wire.COMMAND_RESULT: (wire.CommandResult, self._result),
+        }
+
+    def listen(self, listener: Listener) -> None:
+        """Names who hears reports from now on."""
+        self._listener = listener
+
+    async def close_node(self, node_id: str) -> None:
+        """Ends a node's connection; whether it may return is for its token to say."""
+        session = self._presence.of(node_id)
+        if session is not None:
+            await self.disconnect(session.sid)
+
+    async def _send(self, event: str, message: dict[str, object], sid: str) -> None:
+        await self.emit(event, message, to=sid)
+
+    async def on_connect(self, sid: str, environ: dict[str, Any], auth: object) -> None:
+        try:
+            node = await self._nodes.authenticate(_token(environ, auth))
+        except AiwmError as error:
+            log.warning("node refused", extra={"code": error.code})
+            refuse(error)
+        seen = await self._nodes.connected(node.id)
+        self._records[sid] = node
+        older = self._presence.opened(Session(node.id, sid, seen.epoch))
+        if older is not None:
+            self.commands.lost(older)
+            log.warning("a newer connection replaces an older one", extra={"nodeId": node.id})
+        ack = wire.ConnectionAck(
+            timestamp=self._clock.now(), node_id=node.id, controller_id=self._controller_id, server_version=__version__
+        )
+        self.server.start_background_task(self._greet, sid, ack, older)
+
+    async def _greet(self, sid: str, ack: wire.ConnectionAck, older: Session | None) -> None:
+        """After the connect was accepted, as nothing may be emitted before it."""
+        await self.emit(wire.CONNECTION_ACK, ack.to_wire(), to=sid)
+        if older is not None:
+            await self.disconnect(older.sid)
+
+    async def on_disconnect(self, sid: str, reason: str = "") -> None:
+        node = self._records.pop(sid, None)
+        session = self._presence.closed(sid)
+        if node is None or session is None:
+            return
+        log.info("node gone", extra={"nodeId": node.id, "reason": reason})
+        self.commands.lost(session)
+        await self._nodes.gone(node, epoch=session.epoch)
+        if self._listener is not None:
+            await self._listener.left(session)
+
+    async def trigger_event(self, event: str, *args: Any) -> Any:
+        """Every event but connect and disconnect goes through one door that no message can break."""
+        if event in ("connect", "disconnect"):
+            return await super().trigger_event(event, *args)
+        sid, body = args[0], args[1] if len(args) > 1 else {}
+        session = self._presence.current(sid)
+        if session is not None:
+            await self._receive(session, event, body)
+        return None
+
+    async def _receive(self, session: Session, event: str, body: object) -> None:
+        message_id = body.get("messageId") if isinstance(body, dict) else None
+        if event not in self._handlers:
+            await self._complain(session, "MESSAGE_UNKNOWN", f"cannot handle {event[:64]!r}: unknown type", message_id)
+            return
+        kind, handle = self._handlers[event]
+        try:
+            data = kind.model_validate(_data(body))
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            place = ".".join(str(part) for part in first["loc"])
+            await self._complain(
+                session, "MESSAGE_INVALID", f"cannot read {event}: {place or 'data'}: {first['msg']}", message_id
+            )
+            return
+        with correlated(accept_correlation_id(_correlation(body))):
+            try:
+                await handle(session, data)
+            except AiwmError as error:
+                log.warning("message not applied", extra={"type": event, "code": error.code, "nodeId": session.node_id})
+
+    async def _complain(self, session: Session, code: str, message: str, original: object) -> None:
+        log.warning("message refused", extra={"nodeId": session.node_id, "code": code, "reason": message})
+        data = wire.ChannelError.model_validate(
+            {"code": code, "message": message, "originalMessageId": original if isinstance(original, str) else None}
+        )
+        await self.emit(wire.ERROR, wire.envelope(wire.ERROR, data, now=self._clock.now()), to=session.sid)
+
+    async def _register(self, session: Session, report: wire.NodeRegister) -> None:
+        node = self._records[session.sid]
+        await self._nodes.registered(node, report)
+        session.took(report.replicas or ())
+        now = self._clock.now()
+        about = wire.ControllerInfo(
+            controller_id=self._controller_id,
+            heartbeat_interval=wire.HEARTBEAT_INTERVAL_MS,
+            metrics_interval=wire.METRICS_INTERVAL_MS,
+        )
+        ack = wire.RegisterAck(node_id=node.id, registered_at=now, epoch=session.epoch, controller_info=about)
+        await self._send(wire.REGISTER_ACK, wire.envelope(wire.REGISTER_ACK, ack, now=now), session.sid)
+        log.info(
+            "node registered", extra={"nodeId": node.id, "epoch": session.epoch, "replicas": len(session.inventory)}
+        )
+        if self._listener is not None:
+            await self._listener.inventory(session)
+
+    async def _heartbeat(self, session: Session, report: wire.Heartbeat) -> None:
+        await self._nodes.beat(self._records[session.sid], report)
+
+    async def _metrics(self, session: Session, report: wire.Metrics) -> None:
+        await self._nodes.measured(self._records[session.sid], report)
+
+    async def _status(self, session: Session, report: wire.DeploymentStatusReport) -> None:
+        if self._listener is not None:
+            await self._listener.status(session, report)
+
+    async def _acknowledged(self, session: Session, ack: wire.CommandAck) -> None:
+        self.commands.acknowledged(session, ack)
+
+    async def _result(self, session: Session, result: wire.CommandResult) -> None:
+        self.commands.ended(session, result)
+
+
+def _token(environ: dict[str, Any], auth: object) -> str | None:
+    if isinstance(auth, dict) and isinstance(auth.get("token"), str):
+        return str(auth["token"])
+    header = environ.get("HTTP_AUTHORIZATION", "")
+    return header[7:] if header[:7].lower() == "bearer " else None
+
+
+def _data(body: object) -> object:
+    """The payload: `data` of an envelope, or a bare data object as the source's own frames may be."""
+    if isinstance(body, dict) and isinstance(body.get("data"), dict):
+        return body["data"]
+    return body
+
+
+def _correlation(body: object) -> str | None:
+    about = body.get("metadata") if isinstance(body, dict) else None
+    given = about.get("correlationId") if isinstance(about, dict) else None
+    return given if isinstance(given, str) else None

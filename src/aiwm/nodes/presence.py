@@ -1,0 +1,65 @@
+"""Who is connected right now, and what each said it runs: this controller's own memory, rebuilt by reconnects."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from aiwm.protocol.node_channel import ReplicaReport
+from aiwm.protocol.states import ReplicaState
+
+
+@dataclass(slots=True)
+class Session:
+    """One connection of one node. Until it has registered, nothing may be concluded from its inventory."""
+
+    node_id: str
+    sid: str
+    epoch: int
+    registered: bool = False
+    inventory: dict[str, ReplicaReport] = field(default_factory=dict)
+
+    def took(self, reports: Iterable[ReplicaReport]) -> None:
+        """A full inventory replaces the one before."""
+        self.inventory = {report.replica_id: report for report in reports}
+        self.registered = True
+
+    def heard(self, report: ReplicaReport) -> None:
+        """News of one replica; one that has ended is no longer in the inventory."""
+        if report.state in (ReplicaState.STOPPED, ReplicaState.FAILED):
+            self.inventory.pop(report.replica_id, None)
+        else:
+            self.inventory[report.replica_id] = report
+
+
+class Presence:
+    """The current session of each node; a newer connection replaces the older one."""
+
+    def __init__(self) -> None:
+        self._by_node: dict[str, Session] = {}
+        self._by_sid: dict[str, Session] = {}
+
+    def opened(self, session: Session) -> Session | None:
+        """Makes `session` the node's current one; the one it replaced, if any."""
+        older = self._by_node.get(session.node_id)
+        self._by_node[session.node_id] = session
+        self._by_sid[session.sid] = session
+        return older
+
+    def closed(self, sid: str) -> Session | None:
+        """Forgets the connection; its session if it was still the node's current one."""
+        session = self._by_sid.pop(sid, None)
+        if session is None or self._by_node.get(session.node_id) is not session:
+            return None
+        del self._by_node[session.node_id]
+        return session
+
+    def of(self, node_id: str) -> Session | None:
+        """The node's current session."""
+        return self._by_node.get(node_id)
+
+    def current(self, sid: str) -> Session | None:
+        """The session of a connection, unless a newer one has replaced it."""
+        session = self._by_sid.get(sid)
+        return session if session is not None and self._by_node.get(session.node_id) is session else None
+
+    def __iter__(self) -> Iterator[Session]:
+        return iter(list(self._by_node.values()))

@@ -1,0 +1,90 @@
+"""Nodes over REST."""
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Response
+
+from aiwm.access import policy
+from aiwm.access.guard import Guard
+from aiwm.access.principal import Principal
+from aiwm.http.conditional import check_version, if_match
+from aiwm.http.paging import Listing, listing, page_of, to_query
+from aiwm.nodes.records import NodeRecord
+from aiwm.nodes.service import NodeService
+from aiwm.protocol.errors import NotFound
+from aiwm.protocol.resources.base import Page
+from aiwm.protocol.resources.nodes import Node, NodeCreate, NodePatch, NodeToken, NodeTokenRequest
+
+_FILTERS = {"name": "name", "role": "role"}
+_SORTS = {"name": "name", "createdAt": "createdAt", "updatedAt": "updatedAt"}
+_SEARCH = ("name", "id")
+
+
+def nodes_router(nodes: NodeService, guard: Guard, disconnect: Callable[[str], Awaitable[None]]) -> APIRouter:
+    """`disconnect(node_id)` ends a node's open connection."""
+    router = APIRouter(prefix="/nodes", tags=["nodes"])
+    reader = guard.needs("nodes.read")
+    writer = guard.needs("nodes.write")
+
+    async def seen_by(who: Principal, node_id: str) -> NodeRecord:
+        record = await nodes.record(node_id)
+        if not policy.visible(who, record.owner.org_id):
+            raise NotFound(f"cannot find node {node_id}: there is none of that id", code="NODE_NOT_FOUND")
+        return record
+
+    async def changed_by(who: Principal, node_id: str) -> NodeRecord:
+        record = await seen_by(who, node_id)
+        policy.check_changes(who, record.owner.org_id)
+        return record
+
+    @router.get("")
+    async def list_nodes(who: Annotated[Principal, reader], what: Annotated[Listing, Depends(listing)]) -> Page[Node]:
+        query = to_query(what, filterable=_FILTERS, sortable=_SORTS, search=_SEARCH, scope=policy.scope(who))
+        views, total = await nodes.list(query)
+        return page_of(views, what, total)
+
+    @router.post("", status_code=201)
+    async def create_node(who: Annotated[Principal, writer], params: NodeCreate) -> Node:
+        return await nodes.create(params, owner=policy.owner_for(who), by=who.id)
+
+    @router.get("/{node_id}")
+    async def get_node(who: Annotated[Principal, reader], node_id: str) -> Node:
+        return await nodes.view(await seen_by(who, node_id))
+
+    @router.patch("/{node_id}")
+    async def patch_node(
+        who: Annotated[Principal, writer],
+        node_id: str,
+        patch: NodePatch,
+        expected: Annotated[int | None, Depends(if_match)],
+    ) -> Node:
+        record = await changed_by(who, node_id)
+        check_version(expected, record.resource_version)
+        return await nodes.change(record, patch.changes(), by=who.id)
+
+    @router.delete("/{node_id}", status_code=204)
+    async def delete_node(who: Annotated[Principal, writer], node_id: str) -> Response:
+        await nodes.delete(await changed_by(who, node_id), by=who.id)
+        await disconnect(node_id)
+        return Response(status_code=204)
+
+    @router.post("/{node_id}/token")
+    async def node_token(who: Annotated[Principal, writer], node_id: str, params: NodeTokenRequest) -> NodeToken:
+        return nodes.token(await changed_by(who, node_id), params.expires_in)
+
+    @router.post("/{node_id}/cordon")
+    async def cordon(who: Annotated[Principal, writer], node_id: str) -> Node:
+        return await schedulable(who, node_id, False)
+
+    @router.post("/{node_id}/uncordon")
+    async def uncordon(who: Annotated[Principal, writer], node_id: str) -> Node:
+        return await schedulable(who, node_id, True)
+
+    async def schedulable(who: Principal, node_id: str, wanted: bool) -> Node:
+        record = await changed_by(who, node_id)
+        if record.schedulable is wanted:
+            return await nodes.view(record)
+        return await nodes.change(record, {"schedulable": wanted}, by=who.id)
+
+    return router

@@ -1,0 +1,69 @@
+"""How a node's observation changes with what it reports and with its connection: pure."""
+
+from datetime import datetime
+
+from aiwm.nodes.records import NodeObservation
+from aiwm.protocol.node_channel import Heartbeat, Metrics, NodeRegister
+from aiwm.protocol.resources.nodes import GpuDevice
+from aiwm.protocol.states import Health, NodeStatus
+
+_FROM_REGISTER = tuple(name for name in NodeRegister.model_fields if name != "replicas")
+
+
+def connected(seen: NodeObservation, *, at: datetime) -> NodeObservation:
+    """A new connection opens the next epoch; the node is online once it has registered."""
+    return seen.model_copy(update={"epoch": seen.epoch + 1, "connected_at": at})
+
+
+def registered(seen: NodeObservation, report: NodeRegister, *, at: datetime) -> NodeObservation:
+    """What the node says of itself replaces what it names and keeps the rest."""
+    named = {name: getattr(report, name) for name in _FROM_REGISTER if getattr(report, name) is not None}
+    if report.gpu_devices is not None:
+        named["gpu_devices"] = [_with_free_memory(gpu, None) for gpu in report.gpu_devices]
+    status = NodeStatus.ERROR if seen.health is Health.ERROR else NodeStatus.ONLINE
+    return seen.model_copy(update={**named, "status": status, "last_heartbeat": at})
+
+
+def beat(seen: NodeObservation, report: Heartbeat, *, at: datetime) -> NodeObservation:
+    """A heartbeat's health decides between `online` and `error`."""
+    changes: dict[str, object] = {
+        "last_heartbeat": at,
+        "health": report.status,
+        "status": NodeStatus.ERROR if report.status is Health.ERROR else NodeStatus.ONLINE,
+    }
+    if report.uptime_seconds is not None:
+        changes["uptime_seconds"] = report.uptime_seconds
+    return seen.model_copy(update=changes)
+
+
+def measured(seen: NodeObservation, report: Metrics) -> NodeObservation:
+    """Metrics update the devices and sizes they name and keep the others."""
+    changes: dict[str, object] = {
+        name: value for name in ("ram_free", "disk_free") if (value := getattr(report, name)) is not None
+    }
+    if report.gpu_devices is not None:
+        changes["gpu_devices"] = _merged(seen.gpu_devices, report.gpu_devices)
+    return seen.model_copy(update=changes) if changes else seen
+
+
+def gone(seen: NodeObservation, *, epoch: int) -> NodeObservation:
+    """The connection of `epoch` ended; a newer connection's node stays as it is."""
+    if seen.epoch != epoch or seen.status is NodeStatus.OFFLINE:
+        return seen
+    return seen.model_copy(update={"status": NodeStatus.OFFLINE, "connected_at": None})
+
+
+def _merged(known: list[GpuDevice], reported: list[GpuDevice]) -> list[GpuDevice]:
+    by_id = {gpu.device_id: gpu for gpu in known}
+    for gpu in reported:
+        by_id[gpu.device_id] = _with_free_memory(gpu, by_id.get(gpu.device_id))
+    return list(by_id.values())
+
+
+def _with_free_memory(gpu: GpuDevice, known: GpuDevice | None) -> GpuDevice:
+    named = gpu.model_dump(exclude_none=True)
+    merged = gpu if known is None else known.model_copy(update=named)
+    total, used = merged.memory_total, merged.memory_used
+    if "memory_used" in named and "memory_free" not in named and total is not None and used is not None:
+        return merged.model_copy(update={"memory_free": max(total - used, 0)})
+    return merged

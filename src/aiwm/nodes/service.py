@@ -1,0 +1,179 @@
+"""Nodes as records: what users may do with them, and how what a node reports is kept."""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+from aiwm.infra.store.port import Index, Query, Store, Where
+from aiwm.infra.store.records import Records, changed_by_user, new_base, soft_deleted
+from aiwm.infra.tokens import Tokens
+from aiwm.kit.clock import Clock, iso
+from aiwm.kit.context import correlation_id
+from aiwm.kit.wake import Wake
+from aiwm.nodes import rules
+from aiwm.nodes.records import NODES, OBSERVATIONS, NodeObservation, NodeRecord, node_view
+from aiwm.protocol.errors import Conflict, NotFound, Unauthenticated
+from aiwm.protocol.node_channel import Heartbeat, Metrics, NodeRegister
+from aiwm.protocol.notifications import QUEUE
+from aiwm.protocol.resources.base import Owner
+from aiwm.protocol.resources.nodes import Node, NodeCreate, NodeToken
+from aiwm.protocol.states import NodeStatus, PrincipalKind
+
+_EVENT_OF = {NodeStatus.ONLINE: "node.online", NodeStatus.OFFLINE: "node.offline", NodeStatus.ERROR: "node.error"}
+
+
+class NodeService:
+    """`woken` is called after every change that may matter to placement."""
+
+    def __init__(self, store: Store, tokens: Tokens, clock: Clock, relay: Wake, woken: Callable[[], None]) -> None:
+        self._store, self._tokens, self._clock, self._relay, self._woken = store, tokens, clock, relay, woken
+        self._nodes = Records(store, NODES, NodeRecord)
+        self._seen = Records(store, OBSERVATIONS, NodeObservation)
+
+    async def prepare(self) -> None:
+        """Makes the indexes."""
+        await self._store.ensure_index(Index(NODES, ("uniqueKey",), unique=True))
+        await self._store.ensure_index(Index(NODES, ("owner.orgId", "createdAt")))
+
+    async def create(self, params: NodeCreate, *, owner: Owner, by: str | None) -> Node:
+        """Registers a machine; `Conflict` NAME_TAKEN."""
+        base = new_base("node", owner=owner, by=by, at=self._clock.now())
+        record = NodeRecord.model_validate({**base, **dict(params), "unique_key": _unique_key(owner, params.name)})
+        await self._seen.insert(NodeObservation(id=record.id))
+        try:
+            record = await self._nodes.insert(record)
+        except Conflict as taken:
+            await self._seen.delete(record.id)
+            raise _name_taken(params.name) from taken
+        return node_view(record, await self._observation(record.id))
+
+    async def record(self, node_id: str) -> NodeRecord:
+        """The node's record; `NotFound` also when it was deleted."""
+        found = await self._nodes.get(node_id)
+        if found is None or found.deleted_at is not None:
+            raise NotFound(f"cannot find node {node_id}: there is none of that id", code="NODE_NOT_FOUND")
+        return found
+
+    async def view(self, record: NodeRecord) -> Node:
+        """The resource of a record."""
+        return node_view(record, await self._observation(record.id))
+
+    async def list(self, query: Query) -> tuple[Sequence[Node], int]:
+        """A page of nodes and how many there are in all."""
+        records = await self._nodes.find(query)
+        ids = tuple(record.id for record in records)
+        seen = {each.id: each for each in await self._seen.find(Query((Where("id", "in", ids),)))}
+        views = [node_view(record, seen.get(record.id, NodeObservation(id=record.id))) for record in records]
+        return views, await self._nodes.count(query.where)
+
+    async def change(self, record: NodeRecord, changes: dict[str, object], *, by: str | None) -> Node:
+        """Applies what a user set; `Stale` when somebody else did so first, `Conflict` NAME_TAKEN."""
+        changed = changed_by_user(record, changes, by=by, at=self._clock.now())
+        changed = changed.model_copy(update={"unique_key": _unique_key(changed.owner, changed.name)})
+        try:
+            changed = await self._nodes.replace(changed)
+        except Conflict as taken:
+            raise _name_taken(changed.name) from taken
+        self._woken()
+        return await self.view(changed)
+
+    async def delete(self, record: NodeRecord, *, by: str | None) -> None:
+        """Deletes softly; its tokens no longer open anything."""
+        await self._nodes.replace(soft_deleted(record, by=by, at=self._clock.now()))
+        self._woken()
+
+    def token(self, record: NodeRecord, expires_in: int) -> NodeToken:
+        """A token the daemon dials in with; `expires_in` in seconds."""
+        token, expires_at = self._tokens.issue(PrincipalKind.NODE, record.id, expires_in=expires_in)
+        return NodeToken(token=token, expires_at=expires_at)
+
+    async def authenticate(self, token: str | None) -> NodeRecord:
+        """The node a token stands for; refusals carry the codes of the contract's section 5."""
+        claims = self._tokens.verify(token, PrincipalKind.NODE)
+        found = await self._nodes.get(claims.subject)
+        if found is None:
+            raise Unauthenticated("cannot connect: no such node is registered", code="NODE_NOT_FOUND")
+        if found.deleted_at is not None:
+            raise Unauthenticated("cannot connect: this node was deleted", code="NODE_INACTIVE")
+        if not found.role:
+            raise Unauthenticated("cannot connect: this node has no role", code="ROLE_MISSING")
+        return found
+
+    async def connected(self, node_id: str) -> NodeObservation:
+        """Opens the node's next epoch."""
+        return await self._seen.update(node_id, lambda seen: rules.connected(seen, at=self._clock.now()))
+
+    async def registered(self, node: NodeRecord, report: NodeRegister) -> NodeObservation:
+        """Keeps what the node says of itself; it is online now."""
+        now = self._clock.now()
+        return await self._observe(node, lambda seen: rules.registered(seen, report, at=now))
+
+    async def beat(self, node: NodeRecord, report: Heartbeat) -> None:
+        """Keeps a heartbeat."""
+        now = self._clock.now()
+        await self._observe(node, lambda seen: rules.beat(seen, report, at=now))
+
+    async def measured(self, node: NodeRecord, report: Metrics) -> None:
+        """Keeps metrics."""
+        await self._seen.update(node.id, lambda seen: rules.measured(seen, report))
+
+    async def gone(self, node: NodeRecord, *, epoch: int) -> None:
+        """The connection of `epoch` has ended."""
+        await self._observe(node, lambda seen: rules.gone(seen, epoch=epoch))
+
+    async def online(self) -> list[NodeRecord]:
+        """The nodes last seen connected."""
+        seen = await self._seen.find(Query((Where("status", "ne", NodeStatus.OFFLINE.value),)))
+        ids = tuple(each.id for each in seen)
+        return await self._nodes.find(Query((Where("id", "in", ids),)))
+
+    async def fleet(self) -> list[tuple[NodeRecord, NodeObservation]]:
+        """Every node there is, with what is seen of it."""
+        records = await self._nodes.find(Query((Where("deletedAt", "eq", None),)))
+        seen = {each.id: each for each in await self._seen.find(Query())}
+        return [(record, seen.get(record.id, NodeObservation(id=record.id))) for record in records]
+
+    async def _observation(self, node_id: str) -> NodeObservation:
+        return await self._seen.get(node_id) or NodeObservation(id=node_id)
+
+    async def _observe(self, node: NodeRecord, change: Callable[[NodeObservation], NodeObservation]) -> NodeObservation:
+        now = self._clock.now()
+        turned = False
+
+        def telling(seen: NodeObservation) -> NodeObservation:
+            nonlocal turned
+            changed = change(seen)
+            turned = changed.status is not seen.status
+            return (
+                changed.telling(QUEUE, "service.event", _status_event(node, changed, now), at=now)
+                if turned
+                else changed
+            )
+
+        after = await self._seen.update(node.id, telling)
+        if turned:
+            self._relay.set()
+            self._woken()
+        return after
+
+
+def _status_event(node: NodeRecord, seen: NodeObservation, now: datetime) -> dict[str, object]:
+    recipients: dict[str, object] = {"userIds": [node.created_by]} if node.created_by else {}
+    if node.owner.org_id:
+        recipients["orgIds"] = [node.owner.org_id]
+    return {
+        "event": "service.event",
+        "data": {
+            "name": _EVENT_OF[seen.status],
+            "data": {"nodeId": node.id, "name": node.name, "status": seen.status.value},
+            "metadata": {"correlationId": correlation_id(), "orgId": node.owner.org_id, "timestamp": iso(now)},
+            "recipients": recipients,
+        },
+    }
+
+
+def _unique_key(owner: Owner, name: str) -> str:
+    return f"{owner.org_id or ''}/{name}"
+
+
+def _name_taken(name: str) -> Conflict:
+    return Conflict(f"cannot use the name {name!r}: another node has it", code="NAME_TAKEN")
