@@ -52,13 +52,13 @@ def models_router(models: ModelService, uploads: UploadService, guard: Guard, in
 
     async def changed_by(who: Principal, model_id: str) -> ModelRecord:
         record = await seen_by(who, model_id)
-        policy.check_changes(who, record.owner.org_id)
+        policy.check_change(who, record.owner.org_id, f"model {model_id}")
         return record
 
     @router.get("")
     async def list_models(who: Annotated[Principal, reader], what: Annotated[Listing, Depends(listing)]) -> Page[Model]:
         query = to_query(what, filterable=_FILTERS, sortable=_SORTS, search=_SEARCH, scope=policy.scope(who))
-        views, total = await models.list(query)
+        views, total = await models.page(query)
         return page_of(views, what, total)
 
     @router.post("", status_code=201)

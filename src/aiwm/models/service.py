@@ -65,7 +65,7 @@ class ModelService:
         """The resource of a record."""
         return model_view(record, await self.content(record.id))
 
-    async def list(self, query: Query) -> tuple[Sequence[Model], int]:
+    async def page(self, query: Query) -> tuple[Sequence[Model], int]:
         """A page of models and how many there are in all."""
         records = await self._models.find(query)
         ids = tuple(record.id for record in records)

@@ -64,15 +64,13 @@ class Commands:
 
     async def _outcome(self, pending: _Pending, type_: str, timeout: float) -> CommandResult:
         node_id = pending.session.node_id
-        acknowledged = asyncio.ensure_future(pending.acknowledged.wait())
         try:
-            done, _ = await asyncio.wait(
-                {acknowledged, pending.result}, timeout=ACK_TIMEOUT_SECONDS, return_when=asyncio.FIRST_COMPLETED
-            )
-        finally:
-            acknowledged.cancel()
-        if not done:
-            raise TimedOut(f"cannot tell what became of {type_}: node {node_id} did not acknowledge it in time")
+            async with asyncio.timeout(ACK_TIMEOUT_SECONDS):
+                await pending.acknowledged.wait()
+        except TimeoutError as error:
+            raise TimedOut(
+                f"cannot tell what became of {type_}: node {node_id} did not acknowledge it in time"
+            ) from error
         try:
             async with asyncio.timeout(timeout):
                 return await pending.result
@@ -89,12 +87,14 @@ class Commands:
         """The node is done with the command."""
         pending = self._pending.get(result.original_message_id)
         if pending is not None and pending.session is session and not pending.result.done():
+            pending.acknowledged.set()
             pending.result.set_result(result)
 
     def lost(self, session: Session) -> None:
         """The connection is gone: what it owed will not come."""
         for pending in self._pending.values():
             if pending.session is session and not pending.result.done():
+                pending.acknowledged.set()
                 pending.result.set_exception(
                     Unavailable(f"cannot reach node {session.node_id}: the connection was lost", code="NODE_OFFLINE")
                 )

@@ -23,11 +23,15 @@ class Session:
         self.registered = True
 
     def heard(self, report: ReplicaReport) -> None:
-        """News of one replica; one that has ended is no longer in the inventory."""
-        if report.state in (ReplicaState.STOPPED, ReplicaState.FAILED):
+        """News of one replica; one that has stopped is no longer in the inventory (a failed one is, for its logs)."""
+        if report.state is ReplicaState.STOPPED:
             self.inventory.pop(report.replica_id, None)
         else:
             self.inventory[report.replica_id] = report
+
+    def forgot(self, replica_id: str) -> None:
+        """The node keeps nothing of this replica."""
+        self.inventory.pop(replica_id, None)
 
 
 class Presence:

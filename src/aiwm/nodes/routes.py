@@ -35,13 +35,13 @@ def nodes_router(nodes: NodeService, guard: Guard, disconnect: Callable[[str], A
 
     async def changed_by(who: Principal, node_id: str) -> NodeRecord:
         record = await seen_by(who, node_id)
-        policy.check_changes(who, record.owner.org_id)
+        policy.check_change(who, record.owner.org_id, f"node {node_id}")
         return record
 
     @router.get("")
     async def list_nodes(who: Annotated[Principal, reader], what: Annotated[Listing, Depends(listing)]) -> Page[Node]:
         query = to_query(what, filterable=_FILTERS, sortable=_SORTS, search=_SEARCH, scope=policy.scope(who))
-        views, total = await nodes.list(query)
+        views, total = await nodes.page(query)
         return page_of(views, what, total)
 
     @router.post("", status_code=201)

@@ -57,7 +57,7 @@ class NodeService:
         """The resource of a record."""
         return node_view(record, await self._observation(record.id))
 
-    async def list(self, query: Query) -> tuple[Sequence[Node], int]:
+    async def page(self, query: Query) -> tuple[Sequence[Node], int]:
         """A page of nodes and how many there are in all."""
         records = await self._nodes.find(query)
         ids = tuple(record.id for record in records)

@@ -1,10 +1,11 @@
 """Facts that others must hear of, written in the same record write as the change they tell, and relayed from there.
 
-A fact is a job for a queue. Its id is the record's id and the record's own count of facts, so it is the same however
-often it is published, and consumers tell it once. The relay publishes a record's facts in order and then trims them;
+A fact is a job for a queue, or a record for a collection that only grows. Its id is the record's id and the record's
+own count of facts, so it is the same however often it is published, and consumers tell it once. The relay publishes a record's facts in order and then trims them;
 a crash between the two publishes them again under the same ids.
 """
 
+import contextlib
 import logging
 from collections.abc import Sequence
 from datetime import datetime
@@ -18,7 +19,7 @@ from aiwm.infra.store.port import Index, Query, Store, Where
 from aiwm.infra.store.records import Records, StoredRecord
 from aiwm.kit.wake import Wake
 from aiwm.protocol.base import Timestamp
-from aiwm.protocol.errors import AiwmError
+from aiwm.protocol.errors import AiwmError, Conflict
 
 log = logging.getLogger(__name__)
 
@@ -27,13 +28,14 @@ _SWEEP_SECONDS = 2.0
 
 
 class Fact(BaseModel):
-    """One job to publish: queue, job name, job data."""
+    """One job to publish (`queue`, job name, job data), or one record to append (`collection`, its fields)."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
 
     id: str
-    queue: str
-    name: str
+    queue: str | None = None
+    collection: str | None = None
+    name: str = ""
     data: dict[str, object]
 
 
@@ -45,8 +47,17 @@ class TellingRecord(StoredRecord):
     facts_told: int = 0
 
     def telling(self, queue: str, name: str, data: dict[str, object], *, at: datetime) -> Self:
-        """The record with one more fact."""
-        fact = Fact(id=f"{self.id}.{self.facts_told + 1}", queue=queue, name=name, data=data)
+        """The record with one more job to publish."""
+        return self._with(Fact(id=self._next_id(), queue=queue, name=name, data=data), at)
+
+    def recording(self, collection: str, data: dict[str, object], *, at: datetime) -> Self:
+        """The record with one more line for a growing collection."""
+        return self._with(Fact(id=self._next_id(), collection=collection, data=data), at)
+
+    def _next_id(self) -> str:
+        return f"{self.id}.{self.facts_told + 1:08d}"
+
+    def _with(self, fact: Fact, at: datetime) -> Self:
         return self.model_copy(
             update={
                 "outbox": [*self.outbox, fact],
@@ -104,7 +115,10 @@ class Relay:
 
     async def _publish(self, records: Records[_AnyTelling], record: _AnyTelling) -> int:
         for fact in record.outbox:
-            await self._queues.add(fact.queue, fact.name, fact.data, JobOptions(job_id=fact.id))
+            if fact.queue is not None:
+                await self._queues.add(fact.queue, fact.name, fact.data, JobOptions(job_id=fact.id))
+            if fact.collection is not None:
+                await self._append(fact.collection, fact)
         told = frozenset(fact.id for fact in record.outbox)
 
         def trim(current: _AnyTelling) -> _AnyTelling:
@@ -114,3 +128,7 @@ class Relay:
 
         await records.update(record.id, trim)
         return len(told)
+
+    async def _append(self, collection: str, fact: Fact) -> None:
+        with contextlib.suppress(Conflict):
+            await self._store.insert(collection, {**fact.data, "id": fact.id})

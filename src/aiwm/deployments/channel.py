@@ -1,0 +1,108 @@
+"""What nodes report about replicas, on its way into the state; and the regular question whether all is well."""
+
+import logging
+
+from aiwm.deployments import rules
+from aiwm.deployments.book import Book
+from aiwm.deployments.reconciler import Reconciler
+from aiwm.deployments.records import DeploymentState, Replica, Wish
+from aiwm.kit.clock import Clock
+from aiwm.kit.tasks import Tasks
+from aiwm.nodes.commands import Commands
+from aiwm.nodes.presence import Presence, Session
+from aiwm.protocol import node_channel as wire
+from aiwm.protocol.errors import AiwmError
+
+log = logging.getLogger(__name__)
+
+HEALTH_CHECK_SECONDS = 60.0
+_RESULT_SECONDS = 20.0
+
+
+class Reports:
+    """Hears what the node channel says of replicas (its `Listener`)."""
+
+    def __init__(
+        self, book: Book, reconciler: Reconciler, presence: Presence, commands: Commands, clock: Clock, tasks: Tasks
+    ) -> None:
+        self._book, self._reconciler, self._presence = book, reconciler, presence
+        self._commands, self._clock, self._tasks = commands, clock, tasks
+
+    async def inventory(self, session: Session) -> None:
+        """A node has said all it runs: everything of it may have to be planned anew."""
+        self._reconciler.dirty_all()
+        self._tasks.spawn(f"health of {session.node_id}", self._ask(session))
+
+    async def left(self, session: Session) -> None:
+        """A node is gone; what it runs goes on, unseen."""
+        log.info("replicas out of sight", extra={"nodeId": session.node_id, "replicas": len(session.inventory)})
+        self._reconciler.dirty_all()
+
+    async def status(self, session: Session, report: wire.DeploymentStatusReport) -> None:
+        """News of one replica, from the node that runs it."""
+        wish = self._book.wish(report.deployment_id)
+        if wish is None:
+            log.warning("news of an unknown deployment", extra={"deploymentId": report.deployment_id})
+            return
+        replica = _replica_of(self._book.state(wish.id), session.node_id, report.replica_id)
+        if replica is None:
+            if report.replica_id is not None:
+                session.heard(rules.as_replica_report(report, _unknown(session.node_id, report)))
+            self._reconciler.dirty(wish.id)
+            return
+        news = rules.as_replica_report(report, replica)
+        session.heard(news)
+        await self._apply(wish, session.node_id, [news])
+
+    async def _apply(self, wish: Wish, node_id: str, news: list[wire.ReplicaReport], *, checked: bool = False) -> None:
+        now = self._clock.now()
+
+        def heard(state: DeploymentState) -> DeploymentState:
+            after = state
+            for report in news:
+                replica = _replica_of(after, node_id, report.replica_id)
+                if replica is not None:
+                    after = rules.with_replica(after, rules.absorbed(replica, report))
+            if checked:
+                after = after.model_copy(update={"last_health_check": now})
+            return rules.settled(state, after, wish, now=now)
+
+        await self._book.observe(wish.id, heard)
+        self._reconciler.dirty(wish.id)
+
+    async def ask_around(self) -> None:
+        """Asks every connected node for its health, once a minute, until cancelled."""
+        while True:
+            await self._clock.sleep(HEALTH_CHECK_SECONDS)
+            for session in self._presence:
+                self._tasks.spawn(f"health of {session.node_id}", self._ask(session))
+
+    async def _ask(self, session: Session) -> None:
+        try:
+            answer = await self._commands.call(
+                session.node_id, wire.COMMAND_HEALTH_CHECK, wire.HealthCheckCommand(), timeout=_RESULT_SECONDS
+            )
+            health = wire.HealthCheckResult.model_validate(answer)
+        except (AiwmError, ValueError) as error:
+            log.warning("no health answer", extra={"nodeId": session.node_id, "reason": str(error)})
+            return
+        by_deployment: dict[str, list[wire.ReplicaReport]] = {}
+        for report in health.replicas:
+            by_deployment.setdefault(report.deployment_id, []).append(report)
+        for deployment_id, news in by_deployment.items():
+            wish = self._book.wish(deployment_id)
+            if wish is not None:
+                await self._apply(wish, session.node_id, news, checked=True)
+
+
+def _replica_of(state: DeploymentState, node_id: str, replica_id: str | None) -> Replica | None:
+    """The replica a node speaks of; without an id, the only one it has of this deployment."""
+    own = [each for each in state.replicas if each.node_id == node_id]
+    if replica_id is not None:
+        return next((each for each in own if each.replica_id == replica_id), None)
+    active = [each for each in own if each.active]
+    return active[0] if len(active) == 1 else None
+
+
+def _unknown(node_id: str, report: wire.DeploymentStatusReport) -> Replica:
+    return Replica(replica_id=report.replica_id or "", node_id=node_id, generation=report.generation or 0, revision=0)

@@ -1,0 +1,162 @@
+"""Where a replica goes, and why not elsewhere: pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from aiwm.protocol.node_channel import ReplicaReport
+from aiwm.protocol.resources.deployments import Resources
+from aiwm.protocol.states import EngineName, HardwareProfile
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """A device of a node; memory in MiB."""
+
+    device_id: str
+    memory_total: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFacts:
+    """What placement knows of a node. `inventory` is None while the node has not reported in its current session."""
+
+    node_id: str
+    name: str
+    org_id: str | None
+    worker: bool
+    schedulable: bool
+    labels: Mapping[str, str]
+    engines: frozenset[str]
+    gpus: tuple[Gpu, ...]
+    ram_free: int | None
+    inventory: Mapping[str, ReplicaReport] | None
+
+    @property
+    def reachable(self) -> bool:
+        """Whether commands reach it and its inventory is known."""
+        return self.inventory is not None
+
+
+@dataclass(slots=True)
+class Fleet:
+    """All nodes, and which replica holds which device: `taken[(node, device)] = replica`."""
+
+    nodes: dict[str, NodeFacts]
+    taken: dict[tuple[str, str], str] = field(default_factory=dict)
+    load: dict[str, int] = field(default_factory=dict)
+
+    def take(self, node_id: str, devices: list[str], replica_id: str) -> None:
+        """Marks a node's devices as held."""
+        self.load[node_id] = self.load.get(node_id, 0) + 1
+        for device in devices:
+            self.taken[(node_id, device)] = replica_id
+
+    def free(self, node: NodeFacts, gpu_memory: int | None) -> list[str]:
+        """The node's devices that nobody holds and that are large enough, by id."""
+        return [
+            gpu.device_id
+            for gpu in node.gpus
+            if (node.node_id, gpu.device_id) not in self.taken
+            and (gpu_memory is None or (gpu.memory_total or 0) >= gpu_memory)
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What one replica asks of a node."""
+
+    org_id: str | None
+    engine: EngineName
+    profile: HardwareProfile
+    resources: Resources
+    selector: Mapping[str, str]
+    pinned_node_id: str | None
+
+    @property
+    def gpu_count(self) -> int:
+        """How many devices; what the profile says when no number was given."""
+        if self.resources.gpu_count is not None:
+            return self.resources.gpu_count
+        return {HardwareProfile.CPU: 0, HardwareProfile.GPU: 1, HardwareProfile.MULTI_GPU: 2}[self.profile]
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    node_id: str
+    gpu_device_ids: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    node_id: str
+    name: str
+    reason: str
+
+
+def place(need: Need, fleet: Fleet) -> tuple[Placement | None, list[Rejection]]:
+    """The fitting node that keeps the most devices of other nodes free (then the least loaded); why not the rest."""
+    fitting: list[tuple[tuple[int, int, int, str], NodeFacts, list[str]]] = []
+    rejected: list[Rejection] = []
+    for node in fleet.nodes.values():
+        if not _may_see(need, node):
+            continue
+        free = fleet.free(node, need.resources.gpu_memory)
+        reason = _objection(need, node, free)
+        if reason is not None:
+            rejected.append(Rejection(node.node_id, node.name, reason))
+            continue
+        rank = (len(free), fleet.load.get(node.node_id, 0), -(node.ram_free or 0), node.node_id)
+        fitting.append((rank, node, free))
+    if not fitting:
+        return None, rejected
+    _, node, free = min(fitting, key=lambda each: each[0])
+    devices = tuple(free[: need.gpu_count])
+    how = f"{len(free)} free GPUs" if need.gpu_count else f"{fleet.load.get(node.node_id, 0)} replicas there"
+    return Placement(node.node_id, devices, f"{node.name} fits best: {how}"), rejected
+
+
+def _may_see(need: Need, node: NodeFacts) -> bool:
+    return node.org_id is None or node.org_id == need.org_id
+
+
+def _objection(need: Need, node: NodeFacts, free: list[str]) -> str | None:
+    checks = (
+        (need.pinned_node_id not in (None, node.node_id), "the deployment is pinned to another node"),
+        (not node.worker, "it has no worker role"),
+        (not node.schedulable, "it is cordoned or in maintenance"),
+        (not node.reachable, "it is not connected"),
+        (any(node.labels.get(key) != value for key, value in need.selector.items()), "its labels do not match"),
+        (need.engine.value not in node.engines, f"it cannot run {need.engine.value}"),
+        (len(free) < need.gpu_count, f"it has {len(free)} fitting free GPUs of the {need.gpu_count} needed"),
+        (
+            need.resources.ram is not None and node.ram_free is not None and node.ram_free < need.resources.ram,
+            f"it has {node.ram_free} MiB of free memory of the {need.resources.ram} needed",
+        ),
+    )
+    return next((reason for wrong, reason in checks if wrong), None)
+
+
+def why_nowhere(rejected: list[Rejection]) -> str:
+    """One sentence for users: what stands in the way, most frequent objection first."""
+    if not rejected:
+        return "no node is registered; join one first"
+    reasons = [each.reason for each in rejected]
+    counted = sorted(set(reasons), key=lambda reason: (-reasons.count(reason), reason))
+    told = "; ".join(f"{reasons.count(reason)} x {reason}" for reason in counted[:4])
+    return f"no node fits: {told}"
+
+
+def engine_for(framework: str, task_type: str) -> EngineName:
+    """The engine that serves a model when the user names none."""
+    if framework in ("safetensors", "gguf") or task_type == "llm":
+        return EngineName.VLLM
+    return EngineName.CUSTOM if framework == "custom" else EngineName.TRITON
+
+
+def profile_for(resources: Resources, fleet: Fleet) -> HardwareProfile:
+    """The hardware profile when the user names none: the devices asked for, else whether there are any."""
+    if resources.gpu_count is not None:
+        count = resources.gpu_count
+        return (HardwareProfile.CPU, HardwareProfile.GPU)[count] if count < 2 else HardwareProfile.MULTI_GPU
+    return HardwareProfile.GPU if any(node.gpus for node in fleet.nodes.values()) else HardwareProfile.CPU

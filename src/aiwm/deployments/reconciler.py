@@ -1,0 +1,238 @@
+"""The loop that closes the gap between wish and state: woken without data, it looks, plans, records and sends.
+
+The state is written before a command goes out, so a controller that dies in between finds in the store what it was
+about to do, and does it again: commands are idempotent.
+"""
+
+import logging
+from collections.abc import Coroutine
+from dataclasses import dataclass
+
+from aiwm.deployments import rules
+from aiwm.deployments.book import Book
+from aiwm.deployments.placement import Fleet, Gpu, NodeFacts
+from aiwm.deployments.planner import Command, Deploy, ModelFacts, Stop, plan
+from aiwm.deployments.records import DeploymentState, Replica, Wish
+from aiwm.deployments.service import DeploymentService
+from aiwm.kit.clock import Clock
+from aiwm.kit.context import correlated
+from aiwm.kit.ids import new_id
+from aiwm.kit.tasks import Tasks
+from aiwm.kit.wake import Wake
+from aiwm.models.artifacts import Artifacts
+from aiwm.models.service import ModelService
+from aiwm.nodes.commands import CommandFailed, Commands
+from aiwm.nodes.presence import Presence
+from aiwm.nodes.service import NodeService
+from aiwm.protocol import node_channel as wire
+from aiwm.protocol.errors import AiwmError, NotFound
+from aiwm.protocol.states import DownloadStatus, NodeRole, ReplicaState
+
+log = logging.getLogger(__name__)
+
+RESYNC_SECONDS = 30.0
+_RETRY_SECONDS = 5.0
+_DEPLOY_SECONDS = 24 * 3600.0
+_STOP_MARGIN_SECONDS = 30.0
+_GONE = frozenset({"DEPLOYMENT_NOT_RUNNING", "DEPLOYMENT_NOT_FOUND"})
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the reconciler works with."""
+
+    book: Book
+    deployments: DeploymentService
+    models: ModelService
+    artifacts: Artifacts
+    nodes: NodeService
+    presence: Presence
+    commands: Commands
+    clock: Clock
+
+
+class Reconciler:
+    """One a controller. `dirty` and `dirty_all` wake it; `run` is its loop."""
+
+    def __init__(self, parts: Parts, tasks: Tasks) -> None:
+        self._parts, self._tasks = parts, tasks
+        self._dirty: set[str] = set()
+        self._all = True
+        self._wake = Wake()
+        self._sent: set[tuple[str, str]] = set()
+
+    def dirty(self, deployment_id: str) -> None:
+        """Something about this deployment may have changed."""
+        self._dirty.add(deployment_id)
+        self._wake.set()
+
+    def dirty_all(self) -> None:
+        """Something about the fleet may have changed."""
+        self._all = True
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Reconciles until cancelled; what fails for a passing reason is looked at again."""
+        while True:
+            await self._wake.wait(RESYNC_SECONDS)
+            ids = {wish.id for wish in self._parts.book} if self._all or not self._dirty else set(self._dirty)
+            self._all, self._dirty = False, set()
+            try:
+                await self._pass(ids)
+            except AiwmError as error:
+                if not error.retryable:
+                    raise
+                log.warning("reconciling waits: %s", error.message)
+                self._tasks.spawn("reconcile again", self._again(ids))
+
+    async def _again(self, ids: set[str]) -> None:
+        await self._parts.clock.sleep(_RETRY_SECONDS)
+        self._dirty |= ids
+        self._wake.set()
+
+    async def fleet(self) -> Fleet:
+        """All nodes as placement sees them, with the devices that replicas hold."""
+        fleet = Fleet({})
+        for record, seen in await self._parts.nodes.fleet():
+            session = self._parts.presence.of(record.id)
+            fleet.nodes[record.id] = NodeFacts(
+                node_id=record.id,
+                name=record.name,
+                org_id=record.owner.org_id,
+                worker=NodeRole.WORKER in record.role,
+                schedulable=record.schedulable and not record.maintenance,
+                labels=record.labels,
+                engines=frozenset(engine.name for engine in seen.engines),
+                gpus=tuple(Gpu(gpu.device_id, gpu.memory_total) for gpu in seen.gpu_devices),
+                ram_free=seen.ram_free,
+                inventory=session.inventory if session is not None and session.registered else None,
+            )
+        for wish in self._parts.book:
+            for replica in self._parts.book.state(wish.id).replicas:
+                if replica.active:
+                    fleet.take(replica.node_id, replica.gpu_device_ids, replica.replica_id)
+        return fleet
+
+    async def _pass(self, ids: set[str]) -> None:
+        fleet = await self.fleet()
+        for deployment_id in sorted(ids):
+            wish = self._parts.book.wish(deployment_id)
+            if wish is not None:
+                with correlated(wish.correlation_id):
+                    await self._reconcile(wish, fleet)
+
+    async def _reconcile(self, wish: Wish, fleet: Fleet) -> None:
+        model = await self._model(wish)
+        commands: list[Command] = []
+
+        def planned(state: DeploymentState) -> DeploymentState:
+            commands.clear()
+            after, wanted = plan(wish, state, model, fleet, lambda: new_id("replica"))
+            commands.extend(wanted)
+            return rules.settled(state, after, wish, now=self._parts.clock.now())
+
+        try:
+            state = await self._parts.book.observe(wish.id, planned)
+        except NotFound:
+            return
+        if wish.deleting and not any(replica.active for replica in state.replicas) and not commands:
+            await self._parts.deployments.finish(wish, by=wish.updated_by)
+        for command in commands:
+            self._send(wish, command)
+
+    async def _model(self, wish: Wish) -> ModelFacts:
+        try:
+            record = await self._parts.models.record(wish.model_id)
+        except NotFound:
+            return ModelFacts(name=self._parts.book.state(wish.id).model_name, problem="its model was deleted")
+        content = await self._parts.models.content(record.id)
+        if content.download_status is DownloadStatus.READY:
+            return ModelFacts(name=record.name, problem=None)
+        return ModelFacts(name=record.name, problem=f"its model is not ready: {content.download_status.value}")
+
+    def _send(self, wish: Wish, command: Command) -> None:
+        """Sends a command unless the same one is still under way."""
+        if isinstance(command, Deploy):
+            key, work = ("deploy", command.replica.replica_id), self._deploy(wish, command.replica)
+        else:
+            key, work = ("stop", command.replica_id), self._stop(wish, command)
+        if key in self._sent:
+            work.close()
+            return
+        self._sent.add(key)
+        self._tasks.spawn(f"{key[0]} {key[1]}", self._sending(key, wish.id, work))
+
+    async def _sending(self, key: tuple[str, str], deployment_id: str, work: Coroutine[None, None, None]) -> None:
+        try:
+            await work
+        except AiwmError as error:
+            log.warning("command not done", extra={"replicaId": key[1], "code": error.code, "reason": error.message})
+            await self._parts.clock.sleep(_RETRY_SECONDS)
+        finally:
+            self._sent.discard(key)
+        self.dirty(deployment_id)
+
+    async def _deploy(self, wish: Wish, replica: Replica) -> None:
+        record = await self._parts.models.record(wish.model_id)
+        content = await self._parts.models.content(record.id)
+        command = wire.DeployCommand(
+            deployment_id=wish.id,
+            replica_id=replica.replica_id,
+            model_id=record.id,
+            container_id=replica.container_name or replica.replica_id,
+            gpu_device_id=",".join(replica.gpu_device_ids),
+            gpu_device_ids=replica.gpu_device_ids,
+            deployment_name=wish.name,
+            engine=wish.engine,
+            engine_args=wish.engine_args,
+            environment_variables=wish.environment_variables,
+            image=wish.image,
+            resources=wish.resources,
+            artifact=self._parts.artifacts.of(record, content),
+            generation=replica.generation,
+        )
+        try:
+            await self._parts.commands.call(
+                replica.node_id,
+                wire.COMMAND_DEPLOY,
+                command,
+                timeout=_DEPLOY_SECONDS,
+                generation=replica.generation,
+            )
+        except CommandFailed as refused:
+            if refused.retryable:
+                raise
+            await self._turn(wish, replica.replica_id, ReplicaState.FAILED, refused.message)
+
+    async def _stop(self, wish: Wish, command: Stop) -> None:
+        order = wire.StopCommand(
+            deployment_id=wish.id,
+            replica_id=command.replica_id,
+            grace_seconds=wish.stop_grace_seconds,
+            generation=wish.generation,
+        )
+        timeout = wish.stop_grace_seconds + _STOP_MARGIN_SECONDS
+        try:
+            await self._parts.commands.call(
+                command.node_id, wire.COMMAND_STOP, order, timeout=timeout, generation=wish.generation
+            )
+        except CommandFailed as refused:
+            if refused.code not in _GONE:
+                raise
+        session = self._parts.presence.of(command.node_id)
+        if session is not None:
+            session.forgot(command.replica_id)
+        await self._turn(wish, command.replica_id, ReplicaState.STOPPED, None)
+
+    async def _turn(self, wish: Wish, replica_id: str, to: ReplicaState, message: str | None) -> None:
+        def turned(state: DeploymentState) -> DeploymentState:
+            found = next((each for each in state.replicas if each.replica_id == replica_id and each.active), None)
+            if found is None:
+                return state
+            changed = found.model_copy(update={"state": to, "message": message, "health": None})
+            return rules.settled(state, rules.with_replica(state, changed), wish, now=self._parts.clock.now())
+
+        try:
+            await self._parts.book.observe(wish.id, turned)
+        except NotFound:
+            return
