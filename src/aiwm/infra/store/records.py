@@ -34,8 +34,8 @@ class OwnedRecord(StoredRecord):
     """
 
     owner: Owner
-    created_by: str | None
-    updated_by: str | None
+    created_by: str | None = None
+    updated_by: str | None = None
     created_at: Timestamp
     updated_at: Timestamp
     deleted_at: Timestamp | None = None

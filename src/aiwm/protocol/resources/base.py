@@ -21,8 +21,8 @@ T = TypeVar("T", bound=BaseModel)
 class Owner(View):
     """Whose it is; `orgId` null means shared with all organizations."""
 
-    org_id: str | None
-    user_id: str | None
+    org_id: str | None = None
+    user_id: str | None = None
 
 
 class Resource(View):
