@@ -1,0 +1,1 @@
+"""Who may do what: users, organizations, roles, and the guard every route stands behind."""

@@ -1,0 +1,23 @@
+"""Who acts: the verified identity behind a request, as every rule sees it."""
+
+from dataclasses import dataclass
+
+from aiwm.protocol.states import PrincipalKind, Role
+
+_UNIVERSE = frozenset({Role.UNIVERSE_OWNER, Role.UNIVERSE_EDITOR, Role.UNIVERSE_VIEWER})
+
+
+@dataclass(frozen=True)
+class Principal:
+    """`org_id` is the organization it belongs to, None for none."""
+
+    kind: PrincipalKind
+    id: str
+    username: str
+    org_id: str | None
+    roles: frozenset[Role]
+
+    @property
+    def is_universe(self) -> bool:
+        """Whether its roles reach over all organizations."""
+        return not self.roles.isdisjoint(_UNIVERSE)

@@ -1,0 +1,1 @@
+"""What every HTTP service has, whatever its nouns: errors, paging, limits, health, sockets."""

@@ -1,0 +1,123 @@
+"""Signed tokens: who a bearer is, of which kind, until when. One key ring for all services of an installation.
+
+The kind is the token's audience, so a node's token never stands in for a user's; a refresh token is of another use
+and never opens a door. Tokens are JWTs, HS256 only; what a token says about algorithm or keys is never believed.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Literal
+
+from joserfc import jwt
+from joserfc.errors import JoseError
+from joserfc.jwk import OctKey
+from joserfc.jws import extract_compact
+
+from aiwm.kit.clock import Clock
+from aiwm.kit.ids import new_id
+from aiwm.protocol.errors import Unauthenticated
+from aiwm.protocol.states import PrincipalKind
+
+_ALGORITHM = "HS256"
+_ISSUER = "aiwm"
+_HEADER_FIELDS = frozenset({"alg", "typ", "kid"})
+_MAX_LENGTH = 8192
+
+Use = Literal["access", "refresh"]
+
+
+@dataclass(frozen=True)
+class Claims:
+    """What a verified token says. `values` are whatever its issuer put in."""
+
+    kind: PrincipalKind
+    subject: str
+    expires_at: datetime
+    values: Mapping[str, object] = field(default_factory=dict)
+
+
+class Tokens:
+    """Issues with the first of `keys`, verifies with all of them."""
+
+    def __init__(self, keys: tuple[bytes, ...], clock: Clock) -> None:
+        self._keys = {_key_id(key): OctKey.import_key(key) for key in keys}
+        self._signing = _key_id(keys[0])
+        self._clock = clock
+
+    def issue(
+        self,
+        kind: PrincipalKind,
+        subject: str,
+        *,
+        expires_in: int,
+        values: Mapping[str, object] = {},
+        use: Use = "access",
+    ) -> tuple[str, datetime]:
+        """A token for `expires_in` seconds, and when it ends (whole seconds)."""
+        now = int(self._clock.now().timestamp())
+        claims = {
+            "iss": _ISSUER,
+            "aud": _audience(kind),
+            "sub": subject,
+            "iat": now,
+            "exp": now + expires_in,
+            "jti": new_id("token"),
+            "use": use,
+            "values": dict(values),
+        }
+        header = {"alg": _ALGORITHM, "kid": self._signing}
+        token = jwt.encode(header, claims, self._keys[self._signing], algorithms=[_ALGORITHM])
+        return token, datetime.fromtimestamp(now + expires_in, UTC)
+
+    def verify(self, token: str | None, *kinds: PrincipalKind) -> Claims:
+        """What an access token of one of `kinds` says.
+
+        Raises `Unauthenticated`: `TOKEN_MISSING`, `TOKEN_EXPIRED`, or `TOKEN_INVALID` for everything else, another
+        kind and a refresh token included.
+        """
+        return self._verify(token, kinds, "access")
+
+    def verify_refresh(self, token: str | None, *kinds: PrincipalKind) -> Claims:
+        """The same for a refresh token."""
+        return self._verify(token, kinds, "refresh")
+
+    def _verify(self, token: str | None, kinds: tuple[PrincipalKind, ...], use: Use) -> Claims:
+        if not token:
+            raise Unauthenticated("cannot let you in: no token was sent; sign in first", code="TOKEN_MISSING")
+        claims = self._signed_claims(token)
+        audiences = {_audience(kind): kind for kind in kinds}
+        kind = audiences.get(str(claims.get("aud")))
+        subject, expires, values = claims.get("sub"), claims.get("exp"), claims.get("values")
+        if kind is None or claims.get("use") != use or claims.get("iss") != _ISSUER:
+            raise _invalid("it is of another kind than is asked for here")
+        if not isinstance(subject, str) or not isinstance(expires, int) or not isinstance(values, dict):
+            raise _invalid("it lacks claims")
+        if self._clock.now().timestamp() >= expires:
+            raise Unauthenticated("cannot let you in: the token has expired; sign in again", code="TOKEN_EXPIRED")
+        return Claims(kind, subject, datetime.fromtimestamp(expires, UTC), values)
+
+    def _signed_claims(self, token: str) -> dict[str, object]:
+        if len(token) > _MAX_LENGTH:
+            raise _invalid("it is too long")
+        try:
+            header = extract_compact(token.encode()).protected
+            key_id = header.get("kid")
+            if not set(header) <= _HEADER_FIELDS or not isinstance(key_id, str) or key_id not in self._keys:
+                raise _invalid("it was not signed here")
+            return dict(jwt.decode(token, self._keys[key_id], algorithms=[_ALGORITHM]).claims)
+        except (JoseError, ValueError, TypeError) as error:
+            raise _invalid("it cannot be read") from error
+
+
+def _audience(kind: PrincipalKind) -> str:
+    return f"aiwm:{kind.value}"
+
+
+def _key_id(key: bytes) -> str:
+    return hashlib.sha256(key).hexdigest()[:16]
+
+
+def _invalid(cause: str) -> Unauthenticated:
+    return Unauthenticated(f"cannot accept the token: {cause}; sign in again", code="TOKEN_INVALID")
