@@ -1,0 +1,64 @@
+"""Reading a request's body once, in a bound, in pure ASGI: what was read can be handed on."""
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from aiwm.http.paths import takes_raw_body
+from aiwm.http.problems import problem
+from aiwm.protocol.errors import TooLarge
+
+MAX_BODY_BYTES = 1_048_576
+
+
+class ClientGone(Exception):
+    """The client went away before its body was complete."""
+
+
+async def read_body(receive: Receive, limit: int) -> bytes:
+    """The whole body; `TooLarge` beyond `limit` bytes, `ClientGone` when it does not arrive."""
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        body += message.get("body", b"")
+        if len(body) > limit:
+            raise too_large(limit)
+        if not message.get("more_body", False):
+            return bytes(body)
+
+
+def replay(body: bytes, receive: Receive) -> Receive:
+    """A `receive` that gives `body` first and then goes on with the original."""
+    pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def again() -> Message:
+        return pending.pop() if pending else await receive()
+
+    return again
+
+
+def too_large(limit: int) -> TooLarge:
+    return TooLarge(f"cannot accept the request: its body is larger than {limit} bytes")
+
+
+class BodyLimit:
+    """Refuses bodies over `limit` bytes with 413, except on paths that take raw bodies."""
+
+    def __init__(self, app: ASGIApp, limit: int = MAX_BODY_BYTES) -> None:
+        self._app, self._limit = app, limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or takes_raw_body(scope["path"]):
+            await self._app(scope, receive, send)
+            return
+        try:
+            declared = dict(scope["headers"]).get(b"content-length", b"0")
+            if declared.isdigit() and int(declared) > self._limit:
+                raise too_large(self._limit)
+            body = await read_body(receive, self._limit)
+        except TooLarge as error:
+            await problem(error, scope["path"])(scope, receive, send)
+            return
+        except ClientGone:
+            return
+        await self._app(scope, replay(body, receive), send)

@@ -1,0 +1,67 @@
+"""Serving an application until told to stop: the process decides about signals and logs, not the server."""
+
+import asyncio
+import socket
+from typing import Any
+
+import uvicorn
+
+from aiwm.kit.settings import SettingsError
+
+_GRACE_SECONDS = 4
+_BACKLOG = 2048
+
+
+class _Server(uvicorn.Server):
+    def install_signal_handlers(self) -> None:
+        """The process has its own."""
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket; `SettingsError` in one line when the address is taken or not ours (0: any free port)."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise SettingsError(
+            f"cannot listen on {host}:{port}: {error.strerror or error}; end what uses it or choose another port"
+        ) from error
+    listener.setblocking(False)
+    return listener
+
+
+async def serve(
+    asgi_app: Any, *, host: str, port: int, stop: asyncio.Event, listener: socket.socket | None = None
+) -> None:
+    """Serves until `stop` is set, then lets requests end for up to four seconds.
+
+    `listener` is a socket from `bind`, where the caller needs to know the port first. `SettingsError` for an address
+    that cannot be had.
+    """
+    listener = listener or bind(host, port)
+    config = uvicorn.Config(
+        asgi_app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+        timeout_keep_alive=75,
+        lifespan="on",
+        ws="websockets-sansio",
+    )
+    server = _Server(config)
+
+    async def watch() -> None:
+        await stop.wait()
+        server.should_exit = True
+
+    watching = asyncio.create_task(watch(), name="stop watch")
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        watching.cancel()
+        listener.close()

@@ -1,0 +1,61 @@
+"""The Socket.IO shell: one server with the same limits and manners everywhere, mounted beside an HTTP application."""
+
+import logging
+from typing import Any, NoReturn
+
+import socketio
+from fastapi import FastAPI
+from socketio.exceptions import ConnectionRefusedError as Refused
+
+from aiwm.http.app import origins
+from aiwm.kit.settings import Settings
+from aiwm.protocol.errors import AiwmError
+from aiwm.protocol.notifications import Refusal
+
+log = logging.getLogger(__name__)
+
+MAX_MESSAGE_BYTES = 1_000_000
+
+
+class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
+    """A handler that fails answers its client `{ok: false, code, message}`; a bug is logged, and tells nothing."""
+
+    async def _trigger_event(self, event: str, namespace: str, *args: Any) -> Any:
+        try:
+            return await super()._trigger_event(event, namespace, *args)
+        except AiwmError as error:
+            if event == "connect":
+                refuse(error)
+            return {"ok": False, "code": error.code, "message": error.message}
+        except Refused:
+            raise
+        except Exception:
+            log.exception("socket event failed", extra={"event": event, "namespace": namespace})
+            bug = AiwmError("cannot do this: something went wrong here; the log has it")
+            if event == "connect":
+                refuse(bug)
+            return {"ok": False, "code": bug.code, "message": bug.message}
+
+
+def socket_server(*, settings: Settings, ping_interval: float, ping_timeout: float) -> SocketServer:
+    """A server without namespaces; seconds. Browsers may come from the origins of the settings, others send none."""
+    return SocketServer(
+        async_mode="asgi",
+        cors_allowed_origins=origins(settings),
+        ping_interval=ping_interval,
+        ping_timeout=ping_timeout,
+        max_http_buffer_size=MAX_MESSAGE_BYTES,
+        namespaces=[],
+        logger=False,
+        engineio_logger=False,
+    )
+
+
+def mount(app: FastAPI, sio: SocketServer) -> Any:
+    """An ASGI application that serves `/socket.io` by `sio` and all else by `app`."""
+    return socketio.ASGIApp(sio, other_asgi_app=app)
+
+
+def refuse(error: AiwmError) -> NoReturn:
+    """Refuses a connect: the client sees `connect_error` with the code as message and `{code, message}` as data."""
+    raise Refused(error.code, Refusal(code=error.code, message=error.message).to_wire()) from error
