@@ -1,0 +1,40 @@
+# `make demo` and `make test` do all their own set-up; `make help` lists the rest.
+PYTHON ?=
+VENV ?= .venv
+BIN = $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup lock up demo check test soak bench
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
+
+setup: ## make the virtual environment from the lock file
+	@sh scripts/setup.sh "$(VENV)" "$(PYTHON)"
+
+lock: setup ## write requirements.lock again from pyproject.toml
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --all-extras --generate-hashes --no-header --no-annotate -o requirements.lock pyproject.toml
+
+up: setup ## start everything on this machine and stay up
+	@exec $(BIN)/aiwm up
+
+demo: setup ## the main job end to end, on a stack of its own
+	@sh scripts/libpython.sh $(BIN)/python || exit 1
+	@exec $(BIN)/aiwm demo
+
+check: setup ## format, lint, types, import contracts, sizes, unit tests and contract suites on embedded parts
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/python scripts/house.py
+	AIWM_TEST_EMBEDDED_ONLY=1 $(BIN)/python -m pytest tests/unit tests/contract
+
+test: setup ## every test
+	$(BIN)/python -m pytest tests
+
+soak: setup ## what takes hours or millions of items
+	$(BIN)/python -m pytest tests -m soak -s
+
+bench: setup ## measurements, as tables
+	@for each in bench/*.py; do echo "## $$each"; $(BIN)/python "$$each" || exit 1; done

@@ -1,0 +1,1 @@
+"""Composition roots: each process puts its parts together here and nowhere else."""
