@@ -96,7 +96,10 @@ class ReplicaReport(Wire):
 
 
 class NodeRegister(Wire):
-    """`node.register`: hardware, software, and everything the node runs now. Sizes in MiB."""
+    """`node.register`: hardware, software, and everything the node runs now. Sizes in MiB.
+
+    `machine` is the daemon's `machine_mark`: a controller with the same one may dial the engines on loopback.
+    """
 
     hostname: Short | None = None
     ip_address: Short | None = None
@@ -114,6 +117,7 @@ class NodeRegister(Wire):
     daemon_version: Short | None = None
     uptime_seconds: Annotated[float, Field(ge=0)] | None = None
     advertise_host: Short | None = None
+    machine: Short | None = None
     replicas: Annotated[list[ReplicaReport], Field(max_length=1024)] | None = None
 
 
@@ -213,6 +217,17 @@ class StopCommand(Wire):
     replica_id: Id | None = None
     grace_seconds: Annotated[float, Field(ge=0, le=3600)] | None = None
     generation: int | None = None
+
+
+class ModelProgress(Wire):
+    """`model.progress`: how much of a model a node has fetched for a replica; sizes in bytes."""
+
+    model_id: Id
+    deployment_id: Id | None = None
+    replica_id: Id | None = None
+    bytes_done: Annotated[int, Field(ge=0)]
+    bytes_total: Annotated[int, Field(ge=0)] | None = None
+    files: Annotated[int, Field(ge=0)] = 0
 
 
 class HealthCheckCommand(Wire):

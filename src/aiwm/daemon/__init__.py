@@ -1,0 +1,1 @@
+"""The node daemon: dials out to the controller and runs engines on this machine."""

@@ -1,0 +1,187 @@
+"""The daemon put together: one link, the commands that come over it, the replicas they are about, and telemetry."""
+
+import asyncio
+import logging
+from pathlib import Path
+
+from aiwm import __version__
+from aiwm.daemon.artifacts import Artifacts
+from aiwm.daemon.commands import Commands
+from aiwm.daemon.engines.base import Engine
+from aiwm.daemon.engines.triton import TritonEngine
+from aiwm.daemon.engines.triton_install import find_binary
+from aiwm.daemon.launchers.port import Launcher
+from aiwm.daemon.launchers.process import ProcessLauncher
+from aiwm.daemon.ledger import Ledger
+from aiwm.daemon.link import Link, base_url
+from aiwm.daemon.ports import ChoosePorts, choose_ports, listen_address
+from aiwm.daemon.replicas import Policy
+from aiwm.daemon.runner import Runner
+from aiwm.daemon.supervisor import Supervisor
+from aiwm.daemon.telemetry import SystemTelemetry, Telemetry, judge_health
+from aiwm.kit.clock import Clock, SystemClock
+from aiwm.kit.settings import Settings
+from aiwm.kit.tasks import Tasks
+from aiwm.protocol import node_channel as channel
+from aiwm.protocol.resources.nodes import EngineFact
+from aiwm.protocol.states import EngineName
+
+log = logging.getLogger(__name__)
+
+_LIFELINE_GRACE_SECONDS = 4.0
+_SHORTEST_INTERVAL_SECONDS = 0.05
+
+
+def process_launcher(settings: Settings, lifeline: int | None = None) -> ProcessLauncher:
+    """The launcher of a real node, with the engines found on this machine."""
+    engines: dict[EngineName, Engine] = {}
+    if (binary := find_binary(settings.triton_server)) is not None:
+        engines[EngineName.TRITON] = TritonEngine(binary, node_dir(settings) / "triton")
+    return ProcessLauncher(engines, lifeline=lifeline)
+
+
+def node_dir(settings: Settings) -> Path:
+    """Where the daemon keeps what is its own."""
+    return settings.data_dir / "node"
+
+
+class Daemon:
+    """One node. A simulated node differs only in `launcher` and `telemetry`.
+
+    `lifeline` is the read end of a pipe whose writers' death ends the daemon and its engines.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        launcher: Launcher | None = None,
+        telemetry: Telemetry | None = None,
+        clock: Clock | None = None,
+        policy: Policy | None = None,
+        choose: ChoosePorts = choose_ports,
+        lifeline: int | None = None,
+    ) -> None:
+        self._clock = clock or SystemClock()
+        self._lifeline = lifeline
+        self._launcher = launcher or process_launcher(settings, lifeline)
+        url = base_url(settings.controller_url)
+        self._telemetry = telemetry or SystemTelemetry(settings.data_dir, url)
+        self._advertise_host = settings.advertise_host
+        self._stopping = asyncio.Event()
+        self._heartbeat_seconds = channel.HEARTBEAT_INTERVAL_MS / 1000
+        self._metrics_seconds = channel.METRICS_INTERVAL_MS / 1000
+        self._tasks = Tasks()
+        self._runner = Runner(
+            ledger=Ledger(node_dir(settings)),
+            launcher=self._launcher,
+            artifacts=Artifacts(node_dir(settings) / "artifacts", url, settings.node_token, self._clock),
+            tell=self._tell,
+            clock=self._clock,
+            advertise_host=settings.advertise_host,
+            address=listen_address(settings.advertise_host),
+            policy=policy or Policy(),
+            choose_ports=choose,
+        )
+        self._supervisor = Supervisor(self._runner, self._tell, self._tasks, self._telemetry.gpu_ids)
+        self._link = Link(
+            url,
+            settings.node_token,
+            clock=self._clock,
+            inventory=self._register,
+            receive=self._receive,
+            registered=self._set_intervals,
+        )
+        self._commands = Commands(
+            {
+                channel.COMMAND_DEPLOY: self._deploy,
+                channel.COMMAND_STOP: self._stop,
+                channel.COMMAND_HEALTH_CHECK: self._health_check,
+                channel.COMMAND_LOGS: self._logs,
+            },
+            self._link.send,
+            self._tasks,
+        )
+
+    def stop(self) -> None:
+        """Ends `run`; engines go on, but for those on a lifeline."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Serves until `stop`. Raises what a background task died of."""
+        if self._lifeline is not None:
+            asyncio.get_running_loop().add_reader(self._lifeline, self.stop)
+        async with self._tasks:
+            self._supervisor.resume()
+            self._tasks.spawn("link", self._link.run())
+            self._tasks.spawn("heartbeats", self._beat())
+            self._tasks.spawn("metrics", self._measure())
+            await self._until_stopped()
+            if self._lifeline is not None:
+                asyncio.get_running_loop().remove_reader(self._lifeline)
+                await self._supervisor.end_engines(_LIFELINE_GRACE_SECONDS)
+        if self._tasks.error is not None:
+            raise self._tasks.error
+
+    async def _until_stopped(self) -> None:
+        waiting = [asyncio.create_task(event.wait()) for event in (self._stopping, self._tasks.failed)]
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in waiting:
+                task.cancel()
+
+    def _receive(self, event: str, body: object) -> None:
+        self._commands.receive(event, body)
+
+    def _register(self) -> channel.NodeRegister:
+        engines = [EngineFact(name=name, version=engine.version()) for name, engine in self._launcher.engines.items()]
+        return self._telemetry.facts().model_copy(
+            update={
+                "launchers": [self._launcher.name],
+                "engines": engines,
+                "daemon_version": __version__,
+                "advertise_host": self._advertise_host or None,
+                "replicas": self._supervisor.inventory(),
+            }
+        )
+
+    def _set_intervals(self, controller: channel.ControllerInfo) -> None:
+        self._heartbeat_seconds = max(_SHORTEST_INTERVAL_SECONDS, controller.heartbeat_interval / 1000)
+        self._metrics_seconds = max(_SHORTEST_INTERVAL_SECONDS, controller.metrics_interval / 1000)
+
+    async def _beat(self) -> None:
+        while True:
+            await self._clock.sleep(self._heartbeat_seconds)
+            health = judge_health(await asyncio.to_thread(self._telemetry.metrics))
+            beat = channel.Heartbeat(
+                timestamp=self._clock.now(), status=health, uptime_seconds=self._telemetry.uptime()
+            )
+            await self._link.send(channel.HEARTBEAT, beat)
+
+    async def _measure(self) -> None:
+        while True:
+            await self._clock.sleep(self._metrics_seconds)
+            await self._link.send(channel.METRICS, await asyncio.to_thread(self._telemetry.metrics))
+
+    async def _tell(self, news: channel.DeploymentStatusReport | channel.ModelProgress) -> None:
+        if isinstance(news, channel.ModelProgress):
+            await self._link.send(channel.MODEL_PROGRESS, news)
+        else:
+            await self._link.send(channel.DEPLOYMENT_STATUS, news, generation=news.generation)
+
+    async def _deploy(self, data: dict[str, object]) -> dict[str, object]:
+        return await self._supervisor.deploy(channel.DeployCommand.model_validate(data))
+
+    async def _stop(self, data: dict[str, object]) -> dict[str, object]:
+        return await self._supervisor.stop(channel.StopCommand.model_validate(data))
+
+    async def _logs(self, data: dict[str, object]) -> dict[str, object]:
+        command = channel.LogsCommand.model_validate(data)
+        return (await asyncio.to_thread(self._supervisor.logs, command)).to_wire()
+
+    async def _health_check(self, data: dict[str, object]) -> dict[str, object]:
+        command = channel.HealthCheckCommand.model_validate(data)
+        health = judge_health(await asyncio.to_thread(self._telemetry.metrics))
+        replicas = self._supervisor.inventory(command.deployment_id)
+        return channel.HealthCheckResult(status=health, replicas=replicas).to_wire()

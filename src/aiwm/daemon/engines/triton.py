@@ -1,0 +1,82 @@
+"""NVIDIA Triton Inference Server."""
+
+import os
+import re
+import shutil
+from pathlib import Path
+from urllib.parse import quote
+
+from aiwm.daemon.engines.base import Address, EnginePlan, Ports
+from aiwm.daemon.engines.triton_install import find_version, open_install
+from aiwm.daemon.engines.triton_repository import lay_out, model_name
+from aiwm.protocol.node_channel import DeployCommand
+
+_EXIT_SECONDS = 25
+_LOAD_FAILED = re.compile(r"failed to load '[^']+' version \d+: (.+)")
+_FATAL = re.compile(r"^error: (.+)$", re.MULTILINE)
+_LOGGED = re.compile(r"^E\d{4} [\d:.]+ \d+ \S+\] (.+)$", re.MULTILINE)
+_PORT_TAKEN = re.compile(r"already in use|failed to start (?:HTTP|GRPC|Metrics) service", re.IGNORECASE)
+
+
+class TritonEngine:
+    """One server per replica, with that replica's model under the deployment's name."""
+
+    def __init__(self, binary: Path, own: Path) -> None:
+        self._binary, self._own = binary, own
+
+    def version(self) -> str | None:
+        return find_version(self._binary)
+
+    def prepare(
+        self, order: DeployCommand, artifact: Path, workspace: Path, ports: Ports, address: Address
+    ) -> EnginePlan:
+        install = open_install(self._binary, self._own)
+        repository = workspace / "repository"
+        shutil.rmtree(repository, ignore_errors=True)
+        name = model_name(order.deployment_name)
+        lay_out(artifact, repository, name)
+        region = f"aiwm_{order.replica_id}_"
+        local = f"http://{address.local}:{ports.http}/v2"
+        backends = [f"--backend-directory={install.backends}"] if install.backends else []
+        argv = [
+            str(install.binary),
+            f"--model-repository={repository}",
+            *backends,
+            "--model-control-mode=explicit",
+            *(f"--load-model={model}" for model in sorted(os.listdir(repository))),
+            "--exit-on-error=true",
+            f"--exit-timeout-secs={_EXIT_SECONDS}",
+            f"--http-address={address.bind}",
+            f"--http-port={ports.http}",
+            "--grpc-address=127.0.0.1",
+            f"--grpc-port={ports.grpc}",
+            "--metrics-address=127.0.0.1",
+            f"--metrics-port={ports.metrics}",
+            f"--allow-gpu-metrics={'true' if order.gpu_device_ids else 'false'}",
+            f"--backend-config=python,shm-region-prefix-name={region}",
+            *order.engine_args,
+        ]
+        environment = {
+            **order.environment_variables,
+            **install.environment,
+            "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+            "CUDA_VISIBLE_DEVICES": ",".join(order.gpu_device_ids),
+        }
+        return EnginePlan(
+            argv=tuple(argv),
+            environment=environment,
+            ready=(f"{local}/health/ready", f"{local}/models/{quote(name, safe='')}/ready"),
+            scratch=(f"/dev/shm/{region}*",),  # noqa: S108 - where Triton keeps its shared memory
+        )
+
+    def explain(self, log: str) -> str | None:
+        """Triton's own line: why a model did not load, else why the server did not start, else its last error."""
+        for pattern in (_LOAD_FAILED, _FATAL, _LOGGED):
+            if found := list(pattern.finditer(log)):
+                text = found[0].group() if pattern is _LOAD_FAILED else found[-1].group(1)
+                # Triton writes line ends inside its messages as \n; what follows them is a traceback of its own.
+                return text.split("\\n")[0].strip().strip('"')
+        return None
+
+    def port_taken(self, log: str) -> bool:
+        return _PORT_TAKEN.search(log) is not None

@@ -1,0 +1,268 @@
+"""The keeper of one engine: a tiny parent that outlives the daemon, so that an engine does not die with it.
+
+Runs by itself as `python -I keeper.py SPEC [--lifeline FD]` and therefore imports the standard library only. It starts
+the engine in a process group of its own, copies its output into a log that cannot fill the disk, and leaves on disk
+who the engine is while it runs and how it ended afterwards. SIGTERM ends the engine gently, a second one by force.
+With a lifeline (the read end of a pipe) the engine also ends when every writer of that pipe is gone.
+"""
+
+import contextlib
+import ctypes
+import fcntl
+import glob
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+STATE = "state.json"
+LOG = "engine.log"
+LOCK = "keeper.lock"
+LIFELINE_GRACE_SECONDS = 4.0
+_CHUNK = 65_536
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_ENDINGS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+def start_time(pid: int) -> int | None:
+    """When the kernel started `pid`, in clock ticks since boot; None when it is gone or a zombie."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    fields = text[text.rindex(")") + 2 :].split()
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def boot_id() -> str:
+    """Which boot of the machine this is: start times only compare within one."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def write_atomically(path: Path, content: dict[str, Any]) -> None:
+    """Replaces `path` with `content` as JSON; a reader sees the old or the new, also after a power loss."""
+    draft = path.with_name(f"{path.name}.new")
+    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        json.dump(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+
+
+class Log:
+    """The engine's output on disk: the newest file and a bounded number of older ones."""
+
+    def __init__(self, path: Path, limit: int, files: int, base: int) -> None:
+        self._path, self._limit, self._files = path, limit, files
+        self.base = base
+        self._file = path.open("ab", buffering=0)
+        self.size = self._file.tell()
+
+    def write(self, chunk: bytes) -> bool:
+        """Appends; True when the files were rotated, which moves `base`."""
+        rotated = self.size > 0 and self.size + len(chunk) > self._limit
+        if rotated:
+            self._rotate()
+        # A full disk costs log lines, never the engine.
+        with contextlib.suppress(OSError):
+            self._file.write(chunk)
+        self.size += len(chunk)
+        return rotated
+
+    def _rotate(self) -> None:
+        self._file.close()
+        for number in range(self._files - 1, 0, -1):
+            older = self._path if number == 1 else self._path.with_name(f"{self._path.name}.{number - 1}")
+            if older.exists():
+                older.replace(self._path.with_name(f"{self._path.name}.{number}"))
+        self.base += self.size
+        self._file = self._path.open("wb", buffering=0)
+        self.size = 0
+
+
+class Keeper:
+    """One engine from its start to its recorded end."""
+
+    def __init__(self, spec: dict[str, Any], lifeline: int | None) -> None:
+        self._spec = spec
+        self._folder = Path(spec["folder"])
+        self._lifeline = lifeline
+        self._state: dict[str, Any] = {
+            "bootId": boot_id(),
+            "keeperPid": os.getpid(),
+            "keeperStartTime": start_time(os.getpid()),
+            "pid": None,
+            "startTime": None,
+            "ended": False,
+            "exitCode": None,
+            "signal": None,
+            "requested": None,
+            "logBase": self._earlier_log_base(),
+        }
+        self._deadline: float | None = None
+        self._selector = selectors.DefaultSelector()
+        self._log = Log(self._folder / LOG, spec["logBytes"], spec["logFiles"], self._state["logBase"])
+        self._state["logStart"] = self._log.base + self._log.size
+
+    def run(self) -> None:
+        """Starts the engine and stays until it ended."""
+        wakeup = self._catch_signals()
+        engine = self._start()
+        if engine is not None:
+            self._watch(engine, wakeup)
+
+    def _earlier_log_base(self) -> int:
+        try:
+            return int(json.loads((self._folder / STATE).read_text()).get("logBase", 0))
+        except (OSError, ValueError):
+            return 0
+
+    def _catch_signals(self) -> int:
+        reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        for each in (*_ENDINGS, signal.SIGCHLD):
+            signal.signal(each, lambda *_: None)
+        return reader
+
+    def _start(self) -> "subprocess.Popen[bytes] | None":
+        libc = ctypes.CDLL(None)
+        libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+        def die_with_keeper() -> None:
+            libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+        try:
+            engine = subprocess.Popen(
+                self._spec["argv"],
+                env=self._spec["env"],
+                cwd=self._spec["cwd"],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                process_group=0,
+                # Output without its keeper has nowhere to go, and the next write would end the engine anyway.
+                preexec_fn=die_with_keeper,
+            )
+        except OSError as error:
+            self._save(ended=True, exitCode=127, error=f"{self._spec['argv'][0]}: {error.strerror}")
+            return None
+        self._save(pid=engine.pid, startTime=start_time(engine.pid))
+        return engine
+
+    def _watch(self, engine: "subprocess.Popen[bytes]", wakeup: int) -> None:
+        assert engine.stdout is not None  # noqa: S101 - Popen was asked for a pipe
+        output = engine.stdout.fileno()
+        os.set_blocking(output, False)
+        self._selector.register(output, selectors.EVENT_READ)
+        self._selector.register(wakeup, selectors.EVENT_READ)
+        if self._lifeline is not None:
+            self._selector.register(self._lifeline, selectors.EVENT_READ)
+        ended = None
+        while ended is None:
+            ready = {key.fd for key, _ in self._selector.select(self._patience())}
+            if output in ready:
+                self._copy(output)
+            if wakeup in ready:
+                self._signalled(engine.pid, os.read(wakeup, 64))
+            if self._lifeline is not None and self._lifeline in ready and not os.read(self._lifeline, 64):
+                self._cut(engine.pid)
+            if self._deadline is not None and time.monotonic() >= self._deadline:
+                self._kill(engine.pid)
+            ended = os.waitid(os.P_PID, engine.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        self._finish(engine.pid, output)
+
+    def _patience(self) -> float | None:
+        return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+
+    def _copy(self, output: int, most: int = 16) -> None:
+        for _ in range(most):
+            try:
+                chunk = os.read(output, _CHUNK)
+            except BlockingIOError:
+                return
+            if not chunk:
+                self._selector.unregister(output)
+                return
+            if self._log.write(chunk):
+                self._save(logBase=self._log.base)
+
+    def _signalled(self, pid: int, numbers: bytes) -> None:
+        for number in numbers:
+            if number not in _ENDINGS:
+                continue
+            if self._state["requested"] is None:
+                self._end(pid, "stop")
+            else:
+                self._kill(pid)
+
+    def _cut(self, pid: int) -> None:
+        assert self._lifeline is not None  # noqa: S101 - only called with one
+        self._selector.unregister(self._lifeline)
+        self._lifeline = None
+        self._deadline = time.monotonic() + LIFELINE_GRACE_SECONDS
+        self._end(pid, "lifeline")
+
+    def _end(self, pid: int, why: str) -> None:
+        self._save(requested=why)
+        # Only the leader: it ends its own helpers in order.
+        os.kill(pid, signal.SIGTERM)
+
+    def _kill(self, pid: int) -> None:
+        self._deadline = None
+        os.killpg(pid, signal.SIGKILL)
+
+    def _finish(self, pid: int, output: int) -> None:
+        # The leader is not reaped yet, so its group's number cannot belong to anybody else.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        self._end_orphans()
+        if output in self._selector.get_map():
+            self._copy(output, most=1024)
+        self._clear_scratch()
+        code, number = (status, None) if status >= 0 else (None, -status)
+        self._save(ended=True, exitCode=code, signal=number)
+
+    def _end_orphans(self) -> None:
+        children = Path(f"/proc/self/task/{os.getpid()}/children")
+        while pids := [int(pid) for pid in children.read_text().split()]:
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(pid, 0)
+
+    def _clear_scratch(self) -> None:
+        for pattern in self._spec["scratch"]:
+            for leftover in glob.glob(pattern):
+                with contextlib.suppress(OSError):
+                    os.unlink(leftover)
+
+    def _save(self, **changes: Any) -> None:
+        self._state.update(changes)
+        # The replica's folder may be on a full disk, or gone: the engine is still kept.
+        with contextlib.suppress(OSError):
+            write_atomically(self._folder / STATE, self._state)
+
+
+def main(arguments: list[str]) -> int:
+    """`SPEC` is a JSON file: argv, env, cwd, folder, scratch[] (glob patterns), logBytes, logFiles."""
+    spec = json.loads(Path(arguments[0]).read_text())
+    lifeline = int(arguments[2]) if arguments[1:2] == ["--lifeline"] else None
+    lock = os.open(Path(spec["folder"]) / LOCK, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return 3
+    Keeper(spec, lifeline).run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""Ways to run an engine on this machine."""

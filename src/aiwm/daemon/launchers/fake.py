@@ -1,0 +1,64 @@
+# ruff: noqa: ARG002 - a fake looks at little of what it is given
+"""Engines that serve at once and use nothing: for simulated nodes and for measuring everything around an engine."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from aiwm.daemon.engines.base import Address, Engine, EnginePlan, Ports
+from aiwm.daemon.launchers.port import Ended, Running
+from aiwm.protocol.node_channel import DeployCommand, LogsResult
+from aiwm.protocol.states import EngineName
+
+
+class FakeEngine:
+    """Plans nothing and never fails."""
+
+    def version(self) -> str | None:
+        return "0"
+
+    def prepare(
+        self, order: DeployCommand, artifact: Path, workspace: Path, ports: Ports, address: Address
+    ) -> EnginePlan:
+        return EnginePlan(argv=(order.engine,), environment={}, ready=())
+
+    def explain(self, log: str) -> str | None:
+        return None
+
+    def port_taken(self, log: str) -> bool:
+        return False
+
+
+class FakeLauncher:
+    """Remembers what it was told to start; `crash` lets an engine end."""
+
+    name = "fake"
+
+    def __init__(self) -> None:
+        self.engines: Mapping[EngineName, Engine] = {name: FakeEngine() for name in EngineName}
+        self.seen: dict[Path, Running | Ended] = {}
+        self.starts = 0
+
+    async def start(self, folder: Path, plan: EnginePlan) -> Running:
+        self.starts += 1
+        running = Running(pid=self.starts, start_time=self.starts)
+        self.seen[folder] = running
+        return running
+
+    def status(self, folder: Path) -> Running | Ended | None:
+        return self.seen.get(folder)
+
+    async def ready(self, folder: Path, probes: tuple[str, ...]) -> bool:
+        return isinstance(self.seen.get(folder), Running)
+
+    async def stop(self, folder: Path, grace: float) -> None:
+        self.seen.pop(folder, None)
+
+    def logs(self, folder: Path, *, tail: int, offset: int | None) -> LogsResult:
+        return LogsResult(text="", next_offset=0)
+
+    def output(self, folder: Path) -> str:
+        return ""
+
+    def crash(self, folder: Path, reason: str = "ended with code 1") -> None:
+        """The engine in `folder` ends by itself."""
+        self.seen[folder] = Ended(reason)

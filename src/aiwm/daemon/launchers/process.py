@@ -1,0 +1,197 @@
+"""Engines as processes of this machine, each under a keeper that outlives the daemon."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from aiwm.daemon import keeper
+from aiwm.daemon.enginelog import last_output, read_log
+from aiwm.daemon.engines.base import Engine, EnginePlan
+from aiwm.daemon.launchers.port import Ended, Running
+from aiwm.protocol.errors import AiwmError, Unavailable
+from aiwm.protocol.node_channel import LogsResult
+from aiwm.protocol.states import EngineName
+
+LOG_BYTES = 10 * 2**20
+LOG_FILES = 3
+_START_SECONDS = 15.0
+_FORCE_SECONDS = 10.0
+_PROBE_TIMEOUT = aiohttp.ClientTimeout(total=5)
+_SPEC = "spec.json"
+
+
+class ProcessLauncher:
+    """Starts each engine under its keeper and knows it again by pid and kernel start time.
+
+    `lifeline` is the read end of a pipe; engines end when its last writer is gone. Without it they outlive everybody.
+    """
+
+    name = "process"
+
+    def __init__(
+        self,
+        engines: Mapping[EngineName, Engine],
+        *,
+        lifeline: int | None = None,
+        log_bytes: int = LOG_BYTES,
+        log_files: int = LOG_FILES,
+    ) -> None:
+        self.engines = engines
+        self._lifeline = lifeline
+        self._log_bytes, self._log_files = log_bytes, log_files
+        self._keepers: dict[Path, subprocess.Popen[bytes]] = {}
+
+    async def start(self, folder: Path, plan: EnginePlan) -> Running:
+        workdir = folder / "work"
+        workdir.mkdir(parents=True, exist_ok=True)
+        spec = {
+            "argv": list(plan.argv),
+            "env": {"HOME": str(workdir), "LANG": "C.UTF-8", **plan.environment},
+            "cwd": str(workdir),
+            "folder": str(folder),
+            "scratch": list(plan.scratch),
+            "logBytes": self._log_bytes,
+            "logFiles": self._log_files,
+        }
+        keeper.write_atomically(folder / _SPEC, spec)
+        process = self._spawn(folder)
+        self._keepers[folder] = process
+        state = await self._started(folder, process)
+        if state is None or state["pid"] is None:
+            reason = (state or {}).get("error", "its keeper ended at once; see keeper.err in the replica's folder")
+            raise AiwmError(f"cannot start the engine: {reason}", code="CONTAINER_START_FAILED")
+        return Running(pid=state["pid"], start_time=state["startTime"] or 0)
+
+    def _spawn(self, folder: Path) -> "subprocess.Popen[bytes]":
+        command = [sys.executable, "-I", "-S", keeper.__file__, str(folder / _SPEC)]
+        if self._lifeline is not None:
+            command += ["--lifeline", str(self._lifeline)]
+        inherited = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
+        with (folder / "keeper.err").open("wb") as errors:
+            return subprocess.Popen(
+                command,
+                env=inherited,
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                start_new_session=True,
+                pass_fds=() if self._lifeline is None else (self._lifeline,),
+            )
+
+    async def _started(self, folder: Path, process: "subprocess.Popen[bytes]") -> dict[str, Any] | None:
+        deadline = time.monotonic() + _START_SECONDS
+        while time.monotonic() < deadline:
+            ended = process.poll() is not None
+            state = _state(folder)
+            if state is not None and state["keeperPid"] == process.pid and (state["pid"] or state["ended"]):
+                return state
+            if ended:
+                return None
+            await asyncio.sleep(0.01)
+        process.kill()
+        raise Unavailable(
+            f"cannot start the engine: its keeper did not come up within {_START_SECONDS:.0f} s", code="TIMEOUT"
+        )
+
+    def status(self, folder: Path) -> Running | Ended | None:
+        self._reap(folder)
+        state = _state(folder)
+        if state is None:
+            return None
+        if state["ended"]:
+            return Ended(_reason(state), requested=state["requested"] is not None)
+        if _lives(state, "keeperPid", "keeperStartTime"):
+            return Running(pid=state["pid"] or 0, start_time=state["startTime"] or 0)
+        if _lives(state, "pid", "startTime"):
+            _kill_group(state)
+        return Ended("ended together with its keeper, which was killed, or with the machine")
+
+    def _reap(self, folder: Path) -> None:
+        process = self._keepers.get(folder)
+        if process is not None and process.poll() is not None:
+            del self._keepers[folder]
+
+    async def ready(self, folder: Path, probes: tuple[str, ...]) -> bool:
+        async with aiohttp.ClientSession(timeout=_PROBE_TIMEOUT) as session:
+            for url in probes:
+                try:
+                    async with session.get(url) as answer:
+                        if answer.status != 200:
+                            return False
+                except (aiohttp.ClientError, TimeoutError):
+                    return False
+        return isinstance(self.status(folder), Running)
+
+    async def stop(self, folder: Path, grace: float) -> None:
+        state = _state(folder)
+        if state is None or not isinstance(self.status(folder), Running):
+            return
+        _signal_keeper(state)
+        if not await self._gone(folder, grace, lambda: None):
+            # The second signal is the keeper's order to use force; two at once would arrive as one, so it is repeated.
+            await self._gone(folder, _FORCE_SECONDS, lambda: _signal_keeper(state))
+        if isinstance(self.status(folder), Running):
+            _kill_group(_state(folder) or state)
+            _signal_keeper(state, signal.SIGKILL)
+            await self._gone(folder, _FORCE_SECONDS, lambda: None)
+
+    async def _gone(self, folder: Path, seconds: float, each_time: Callable[[], None]) -> bool:
+        deadline = time.monotonic() + seconds
+        while isinstance(self.status(folder), Running):
+            if time.monotonic() >= deadline:
+                return False
+            each_time()
+            await asyncio.sleep(0.05)
+        return True
+
+    def output(self, folder: Path) -> str:
+        return last_output(folder)
+
+    def logs(self, folder: Path, *, tail: int, offset: int | None) -> LogsResult:
+        return read_log(folder, tail=tail, offset=offset)
+
+
+def _state(folder: Path) -> dict[str, Any] | None:
+    try:
+        state: dict[str, Any] = json.loads((folder / keeper.STATE).read_text())
+    except FileNotFoundError:
+        return None
+    return state
+
+
+def _lives(state: Mapping[str, Any], pid: str, started: str) -> bool:
+    """A pid alone may belong to somebody else by now; together with its start time and this boot it does not."""
+    if state[pid] is None or state["bootId"] != keeper.boot_id():
+        return False
+    return state[started] is not None and keeper.start_time(state[pid]) == state[started]
+
+
+def _signal_keeper(state: Mapping[str, Any], number: int = signal.SIGTERM) -> None:
+    if _lives(state, "keeperPid", "keeperStartTime"):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(state["keeperPid"], number)
+
+
+def _kill_group(state: Mapping[str, Any]) -> None:
+    if _lives(state, "pid", "startTime"):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(state["pid"], signal.SIGKILL)
+
+
+def _reason(state: Mapping[str, Any]) -> str:
+    if "error" in state:
+        return f"could not be started: {state['error']}"
+    if state["signal"] is not None:
+        return f"was killed by signal {state['signal']} ({signal.Signals(state['signal']).name})"
+    return f"ended with code {state['exitCode']}"

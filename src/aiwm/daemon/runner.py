@@ -1,0 +1,204 @@
+"""Carries one replica from its order to a serving engine, keeps it serving, and ends it."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from aiwm.daemon.artifacts import Artifacts
+from aiwm.daemon.engines.base import Address, Engine
+from aiwm.daemon.launchers.port import Ended, Launcher, Running
+from aiwm.daemon.ledger import Ledger
+from aiwm.daemon.ports import ChoosePorts, choose_ports
+from aiwm.daemon.replicas import Next, Policy, ReplicaRecord, after_end, shorten, status_report
+from aiwm.kit.backoff import delays
+from aiwm.kit.clock import Clock, seconds_between
+from aiwm.protocol.errors import AiwmError
+from aiwm.protocol.node_channel import DeploymentStatusReport, ModelProgress
+from aiwm.protocol.states import ReplicaState
+
+log = logging.getLogger(__name__)
+
+_PORT_ATTEMPTS = 3
+
+Settled = asyncio.Future[dict[str, object]]
+Tell = Callable[[DeploymentStatusReport | ModelProgress], Awaitable[None]]
+
+
+@dataclass(slots=True)
+class Runner:
+    """Does the work on replicas; holds nothing of theirs between calls but what the ledger holds."""
+
+    ledger: Ledger
+    launcher: Launcher
+    artifacts: Artifacts
+    tell: Tell
+    clock: Clock
+    advertise_host: str = ""
+    address: Address = field(default_factory=Address)
+    policy: Policy = field(default_factory=Policy)
+    choose_ports: ChoosePorts = choose_ports
+
+    async def deploy(self, record: ReplicaRecord, settled: Settled) -> None:
+        """From nothing to a serving engine, and on: returns only when the replica has failed for good."""
+        folder = self.ledger.folder(record.replica_id)
+        await self.launcher.stop(folder, self.policy.grace)
+        await asyncio.to_thread(self.ledger.clear, record.replica_id)
+        await self._move(record, ReplicaState.PREPARING, "fetching the model")
+        await self._serve(record, settled, ended=None)
+
+    async def resume(self, record: ReplicaRecord, settled: Settled) -> None:
+        """Goes on where an earlier daemon was; a running engine is adopted as it is."""
+        status = self.launcher.status(self.ledger.folder(record.replica_id))
+        if record.state in (ReplicaState.PENDING, ReplicaState.PREPARING):
+            await self.deploy(record, settled)
+        elif isinstance(status, Running):
+            log.info("adopted the engine of replica %s, pid %s", record.replica_id, status.pid)
+            ended = await self._watch(record) if record.state is not ReplicaState.STARTING else None
+            await self._serve(record, settled, ended=ended)
+        else:
+            await self._serve(record, settled, ended=status or Ended("was gone when the daemon came back"))
+
+    async def stop(self, record: ReplicaRecord, generation: int) -> None:
+        """Ends the engine and forgets the replica. No deploy up to `generation` brings it back."""
+        await self._move(record, ReplicaState.STOPPING, "stopping")
+        grace = self.policy.grace if record.grace_seconds is None else record.grace_seconds
+        await self.launcher.stop(self.ledger.folder(record.replica_id), grace)
+        self.ledger.bury(record.replica_id, generation)
+        record.endpoint, record.port, record.health = None, None, None
+        await self._move(record, ReplicaState.STOPPED, None)
+        await asyncio.to_thread(self.ledger.forget, record.replica_id)
+
+    async def _serve(self, record: ReplicaRecord, settled: Settled, ended: Ended | None) -> None:
+        """Starts, watches and starts again. `ended` is how the engine that served before came to its end."""
+        pauses = delays(self.policy.first_restart, self.policy.longest_restart)
+        try:
+            if ended is not None:
+                await self._after_end(record, ended, served=True, pause=0)
+            while True:
+                failure = await self._until_ready(record)
+                served = failure is None
+                if failure is None:
+                    await self._ready(record, settled)
+                    failure = await self._watch(record)
+                await self._after_end(record, failure, served=served, pause=next(pauses))
+        except AiwmError as error:
+            record.endpoint, record.health = None, None
+            await self._move(record, ReplicaState.FAILED, error.message)
+            if not settled.done():
+                settled.set_exception(error)
+
+    async def _until_ready(self, record: ReplicaRecord) -> Ended | None:
+        """None once the engine serves; a lost race for a port is run again with other ports."""
+        engine = self.launcher.engines[record.order.engine]
+        folder = self.ledger.folder(record.replica_id)
+        for _ in range(_PORT_ATTEMPTS):
+            if not isinstance(self.launcher.status(folder), Running):
+                await self._start(record, engine)
+            failure = await self._wait_ready(record)
+            if failure is None or not engine.port_taken(self.launcher.output(folder)):
+                return failure
+            log.warning("replica %s lost port %s to another program", record.replica_id, record.port)
+        return Ended(f"could not listen: port {record.port} is already taken on the node")
+
+    async def _start(self, record: ReplicaRecord, engine: Engine) -> None:
+        order, folder = record.order, self.ledger.folder(record.replica_id)
+        artifact = await self.artifacts.fetch(order.artifact, self._progress(record))
+        ports = self.choose_ports(self.address)
+        workspace = folder / "workspace"
+        plan = await asyncio.to_thread(engine.prepare, order, artifact, workspace, ports, self.address)
+        record.port, record.probes = ports.http, list(plan.ready)
+        record.endpoint = f"http://{self.advertise_host or self.address.local}:{ports.http}"
+        await self._move(record, ReplicaState.STARTING, f"starting {order.engine}")
+        running = await self.launcher.start(folder, plan)
+        log.info("started %s for replica %s, pid %s", order.engine, record.replica_id, running.pid)
+
+    async def _wait_ready(self, record: ReplicaRecord) -> Ended | None:
+        folder = self.ledger.folder(record.replica_id)
+        deadline = self.clock.monotonic() + self.policy.start_timeout
+        while not await self.launcher.ready(folder, tuple(record.probes)):
+            status = self.launcher.status(folder)
+            if not isinstance(status, Running):
+                return status or Ended("was never started")
+            if self.clock.monotonic() >= deadline:
+                await self.launcher.stop(folder, self.policy.grace)
+                return Ended(f"did not become ready within {self.policy.start_timeout:.0f} s")
+            await self.clock.sleep(0.1)
+        return None
+
+    async def _ready(self, record: ReplicaRecord, settled: Settled) -> None:
+        record.started_at, record.health = self.clock.now(), "healthy"
+        await self._move(record, ReplicaState.RUNNING, "serving")
+        if not settled.done():
+            settled.set_result({"state": record.state, "endpoint": record.endpoint, "containerPort": record.port})
+
+    async def _watch(self, record: ReplicaRecord) -> Ended:
+        """Until the engine ends; says when it stops answering and when it answers again."""
+        folder, policy = self.ledger.folder(record.replica_id), self.policy
+        next_probe, misses = self.clock.monotonic() + policy.probe_interval, 0
+        while isinstance(status := self.launcher.status(folder), Running):
+            if self.clock.monotonic() >= next_probe:
+                misses = 0 if await self.launcher.ready(folder, tuple(record.probes)) else misses + 1
+                next_probe = self.clock.monotonic() + policy.probe_interval
+                await self._judge_health(record, misses)
+            await self.clock.sleep(policy.watch_interval)
+        return status or Ended("is gone without a trace")
+
+    async def _judge_health(self, record: ReplicaRecord, misses: int) -> None:
+        if misses == 0 and record.state is ReplicaState.UNHEALTHY:
+            record.health = "healthy"
+            await self._move(record, ReplicaState.RUNNING, "serving again")
+        elif misses >= self.policy.unhealthy_after and record.state is ReplicaState.RUNNING:
+            record.health = "unhealthy"
+            await self._move(record, ReplicaState.UNHEALTHY, f"the engine did not answer {misses} health checks")
+
+    async def _after_end(self, record: ReplicaRecord, ended: Ended, *, served: bool, pause: float) -> None:
+        """Returns when the engine is to be started again; raises `AiwmError` when that has no prospect."""
+        reason = self._explain(record, ended)
+        served_seconds = 0.0
+        if served and record.started_at is not None:
+            served_seconds = seconds_between(record.started_at, self.clock.now())
+        failures = 0 if ended.requested else record.failures
+        step, record.failures = after_end(
+            served=served, served_seconds=served_seconds, failures=failures, policy=self.policy
+        )
+        if step is Next.FAIL:
+            again = f" (failed {record.failures} times in a row)" if record.failures > 1 else ""
+            raise AiwmError(
+                shorten(f"cannot run {record.order.engine}: {reason}{again}"), code="CONTAINER_START_FAILED"
+            )
+        record.restarts += 0 if ended.requested else 1
+        record.health, record.endpoint = "unhealthy", None
+        message = f"the engine {reason}; starting it again in {pause:.0f} s (restart {record.restarts})"
+        await self._move(record, ReplicaState.STARTING, shorten(message))
+        await self.clock.sleep(pause)
+
+    def _explain(self, record: ReplicaRecord, ended: Ended) -> str:
+        engine = self.launcher.engines[record.order.engine]
+        own = engine.explain(self.launcher.output(self.ledger.folder(record.replica_id)))
+        return f"{ended.reason}: {own}" if own else ended.reason
+
+    def _progress(self, record: ReplicaRecord) -> Callable[[int, int, int], Awaitable[None]]:
+        async def tell(done: int, total: int, files: int) -> None:
+            order = record.order
+            await self.tell(
+                ModelProgress(
+                    model_id=order.model_id,
+                    deployment_id=order.deployment_id,
+                    replica_id=order.replica_id,
+                    bytes_done=done,
+                    bytes_total=total,
+                    files=files,
+                )
+            )
+
+        return tell
+
+    async def _move(self, record: ReplicaRecord, state: ReplicaState, message: str | None) -> None:
+        record.state, record.message = state, message
+        if state is not ReplicaState.STOPPED:
+            self.ledger.write(record)
+        log.info(
+            "replica %s of %s is %s", record.replica_id, record.order.deployment_name, state, extra={"reason": message}
+        )
+        await self.tell(status_report(record))

@@ -1,0 +1,180 @@
+"""All replicas of this node: which command leads to which work, one piece of work per replica at a time."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from aiwm.daemon.replicas import ReplicaRecord, Verdict, judge_deploy, judge_stop, report
+from aiwm.daemon.runner import Runner
+from aiwm.kit.context import correlated, correlation_id
+from aiwm.kit.tasks import Tasks
+from aiwm.protocol.errors import AiwmError, Conflict, Invalid
+from aiwm.protocol.node_channel import (
+    DeployCommand,
+    DeploymentStatusReport,
+    LogsCommand,
+    LogsResult,
+    ReplicaReport,
+    StopCommand,
+)
+from aiwm.protocol.states import DeploymentStatus, ReplicaState
+
+Settled = asyncio.Future[dict[str, object]]
+Tell = Callable[[DeploymentStatusReport], Awaitable[None]]
+
+
+@dataclass(slots=True)
+class _Work:
+    turn: asyncio.Lock
+    task: "asyncio.Task[None]"
+    settled: Settled
+
+
+class Supervisor:
+    """Owns the replicas' records. A newer piece of work on a replica ends the older one first."""
+
+    def __init__(self, runner: Runner, tell: Tell, tasks: Tasks, gpus: Callable[[], set[str]]) -> None:
+        self._runner = runner
+        self._tell = tell
+        self._tasks = tasks
+        self._gpus = gpus
+        self._records: dict[str, ReplicaRecord] = {}
+        self._work: dict[str, _Work] = {}
+
+    def inventory(self, deployment_id: str | None = None) -> list[ReplicaReport]:
+        """Everything this node runs, or what of it belongs to one deployment."""
+        return [
+            report(record) for record in self._records.values() if deployment_id in (None, record.order.deployment_id)
+        ]
+
+    def resume(self) -> None:
+        """Takes up what the ledger says: running engines are adopted, interrupted work goes on."""
+        for record in self._runner.ledger.read():
+            self._records[record.replica_id] = record
+            with correlated(record.correlation_id):
+                if record.state in (ReplicaState.STOPPING, ReplicaState.STOPPED):
+                    self._begin(record, partial(self._end, record, None))
+                elif record.state is not ReplicaState.FAILED:
+                    self._begin(record, partial(self._runner.resume, record))
+
+    async def deploy(self, order: DeployCommand) -> dict[str, object]:
+        """Follows `order` until its engine serves. Raises `AiwmError` when it does not come to that."""
+        known = self._records.get(order.replica_id)
+        verdict = judge_deploy(known, self._runner.ledger.buried(order.replica_id), order.generation)
+        if verdict is Verdict.GONE:
+            raise Conflict(
+                f"cannot deploy replica {order.replica_id}: its generation {order.generation} was stopped",
+                code="DEPLOYMENT_NOT_RUNNING",
+            )
+        if verdict is not Verdict.ACT and known is not None:
+            note = "older than what runs; nothing was changed" if verdict is Verdict.STALE else "already so"
+            return {"state": known.state, "generation": known.generation, "note": note}
+        self._check(order)
+        record = ReplicaRecord(order=order, state=ReplicaState.PREPARING, correlation_id=correlation_id())
+        self._records[order.replica_id] = record
+        self._runner.ledger.write(record)
+        return await self._begin(record, partial(self._runner.deploy, record))
+
+    def _check(self, order: DeployCommand) -> None:
+        if order.engine not in self._runner.launcher.engines:
+            raise Invalid(
+                f"cannot deploy {order.deployment_name}: this node cannot run engine {order.engine}",
+                code="COMMAND_INVALID",
+            )
+        if missing := sorted(set(order.gpu_device_ids) - self._gpus()):
+            raise Conflict(
+                f"cannot deploy {order.deployment_name}: this node has no GPU {', '.join(missing)}",
+                code="GPU_NOT_AVAILABLE",
+            )
+
+    async def stop(self, command: StopCommand) -> dict[str, object]:
+        """Stops one replica or all of a deployment, and waits until nothing of it runs."""
+        chosen = [
+            record
+            for record in self._records.values()
+            if record.order.deployment_id == command.deployment_id and command.replica_id in (None, record.replica_id)
+        ]
+        if not chosen:
+            await self._stop_unknown(command)
+            return {"stopped": [], "note": "nothing of it runs on this node"}
+        acting = [record for record in chosen if judge_stop(record, command.generation) is Verdict.ACT]
+        waiting = []
+        for record in acting:
+            record.grace_seconds = command.grace_seconds
+            waiting.append(self._begin(record, partial(self._end, record, command.generation)))
+        await asyncio.gather(*waiting)
+        result: dict[str, object] = {"stopped": [record.replica_id for record in acting]}
+        if len(acting) < len(chosen):
+            result["note"] = "older than what runs; that was left as it is"
+        return result
+
+    async def _stop_unknown(self, command: StopCommand) -> None:
+        """A stop that overtook its deploy must win when the deploy arrives."""
+        if command.replica_id is None:
+            return
+        if command.generation is not None:
+            self._runner.ledger.bury(command.replica_id, command.generation)
+        await self._tell(
+            DeploymentStatusReport(
+                deployment_id=command.deployment_id,
+                replica_id=command.replica_id,
+                status=DeploymentStatus.STOPPED,
+                state=ReplicaState.STOPPED,
+                generation=command.generation,
+            )
+        )
+
+    def logs(self, command: LogsCommand) -> LogsResult:
+        """An engine's output, also of one that failed. Raises `Conflict` for a replica that is not here."""
+        if command.replica_id not in self._records:
+            raise Conflict(
+                f"cannot read the logs of replica {command.replica_id}: it is not on this node",
+                code="DEPLOYMENT_NOT_RUNNING",
+            )
+        folder = self._runner.ledger.folder(command.replica_id)
+        return self._runner.launcher.logs(folder, tail=command.tail, offset=command.offset)
+
+    async def end_engines(self, grace: float) -> None:
+        """Ends every engine without changing what is recorded: the next start brings them back."""
+        for work in self._work.values():
+            work.task.cancel()
+        if self._work:
+            await asyncio.wait([work.task for work in self._work.values()])
+        folders = [self._runner.ledger.folder(replica_id) for replica_id in self._records]
+        await asyncio.gather(*(self._runner.launcher.stop(folder, grace) for folder in folders))
+
+    def _begin(self, record: ReplicaRecord, work: Callable[[Settled], Coroutine[Any, Any, None]]) -> Settled:
+        """Starts `work` on a replica once its previous work has ended; what it settles as is the command's result."""
+        settled: Settled = asyncio.get_running_loop().create_future()
+        # Nobody may be waiting for it: work taken up again at start has no command.
+        settled.add_done_callback(lambda future: future.cancelled() or future.exception())
+        previous = self._work.get(record.replica_id)
+        turn = asyncio.Lock() if previous is None else previous.turn
+        if previous is not None:
+            previous.task.cancel()
+            if not previous.settled.done():
+                previous.settled.set_exception(
+                    Conflict("cannot go on: a later command took its place", code="DEPLOYMENT_NOT_RUNNING")
+                )
+        task = self._tasks.spawn(f"replica {record.replica_id}", _in_turn(turn, work, settled))
+        self._work[record.replica_id] = _Work(turn, task, settled)
+        return settled
+
+    async def _end(self, record: ReplicaRecord, generation: int | None, settled: Settled) -> None:
+        try:
+            await self._runner.stop(record, max(record.generation, generation or 0))
+        except AiwmError as error:
+            if not settled.done():
+                settled.set_exception(error)
+            return
+        if self._work[record.replica_id].settled is settled:
+            del self._records[record.replica_id], self._work[record.replica_id]
+        if not settled.done():
+            settled.set_result({})
+
+
+async def _in_turn(turn: asyncio.Lock, work: Callable[[Settled], Coroutine[Any, Any, None]], settled: Settled) -> None:
+    async with turn:
+        await work(settled)
