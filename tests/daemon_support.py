@@ -74,6 +74,10 @@ class Controller:
             await self._server.shutdown()
             await self._runner.cleanup()
             self._runner, self.sid = None, None
+        # The server library leaves its ping timers behind, asleep.
+        for task in asyncio.all_tasks():
+            if getattr(task.get_coro(), "__qualname__", "").endswith("_send_ping"):
+                task.cancel()
 
     async def _blob(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]
