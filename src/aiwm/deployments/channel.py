@@ -4,7 +4,7 @@ import logging
 
 from aiwm.deployments import rules
 from aiwm.deployments.book import Book
-from aiwm.deployments.reconciler import Reconciler
+from aiwm.deployments.dirty import Dirty
 from aiwm.deployments.records import DeploymentState, Replica, Wish
 from aiwm.kit.clock import Clock
 from aiwm.kit.tasks import Tasks
@@ -23,20 +23,20 @@ class Reports:
     """Hears what the node channel says of replicas (its `Listener`)."""
 
     def __init__(
-        self, book: Book, reconciler: Reconciler, presence: Presence, commands: Commands, clock: Clock, tasks: Tasks
+        self, book: Book, dirty: Dirty, presence: Presence, commands: Commands, clock: Clock, tasks: Tasks
     ) -> None:
-        self._book, self._reconciler, self._presence = book, reconciler, presence
+        self._book, self._dirty, self._presence = book, dirty, presence
         self._commands, self._clock, self._tasks = commands, clock, tasks
 
     async def inventory(self, session: Session) -> None:
         """A node has said all it runs: everything of it may have to be planned anew."""
-        self._reconciler.dirty_all()
+        self._dirty.mark_all()
         self._tasks.spawn(f"health of {session.node_id}", self._ask(session))
 
     async def left(self, session: Session) -> None:
         """A node is gone; what it runs goes on, unseen."""
         log.info("replicas out of sight", extra={"nodeId": session.node_id, "replicas": len(session.inventory)})
-        self._reconciler.dirty_all()
+        self._dirty.mark_all()
 
     async def status(self, session: Session, report: wire.DeploymentStatusReport) -> None:
         """News of one replica, from the node that runs it."""
@@ -48,7 +48,7 @@ class Reports:
         if replica is None:
             if report.replica_id is not None:
                 session.heard(rules.as_replica_report(report, _unknown(session.node_id, report)))
-            self._reconciler.dirty(wish.id)
+            self._dirty.mark(wish.id)
             return
         news = rules.as_replica_report(report, replica)
         session.heard(news)
@@ -68,7 +68,7 @@ class Reports:
             return rules.settled(state, after, wish, now=now)
 
         await self._book.observe(wish.id, heard)
-        self._reconciler.dirty(wish.id)
+        self._dirty.mark(wish.id)
 
     async def ask_around(self) -> None:
         """Asks every connected node for its health, once a minute, until cancelled."""

@@ -37,7 +37,6 @@ class ModelFacts:
 
     name: str
     problem: str | None
-    fatal: bool = False
 
 
 def need_of(wish: Wish) -> Need:

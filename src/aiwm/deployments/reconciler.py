@@ -10,15 +10,15 @@ from dataclasses import dataclass
 
 from aiwm.deployments import rules
 from aiwm.deployments.book import Book
+from aiwm.deployments.dirty import Dirty
 from aiwm.deployments.placement import Fleet, Gpu, NodeFacts
-from aiwm.deployments.planner import Command, Deploy, ModelFacts, Stop, plan
+from aiwm.deployments.planner import Command, Deploy, ModelFacts, Stop, plan, wanted
 from aiwm.deployments.records import DeploymentState, Replica, Wish
 from aiwm.deployments.service import DeploymentService
 from aiwm.kit.clock import Clock
 from aiwm.kit.context import correlated
 from aiwm.kit.ids import new_id
 from aiwm.kit.tasks import Tasks
-from aiwm.kit.wake import Wake
 from aiwm.models.artifacts import Artifacts
 from aiwm.models.service import ModelService
 from aiwm.nodes.commands import CommandFailed, Commands
@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 RESYNC_SECONDS = 30.0
 _RETRY_SECONDS = 5.0
+_MODEL_SECONDS = 1.0
 _DEPLOY_SECONDS = 24 * 3600.0
 _STOP_MARGIN_SECONDS = 30.0
 _GONE = frozenset({"DEPLOYMENT_NOT_RUNNING", "DEPLOYMENT_NOT_FOUND"})
@@ -52,43 +53,38 @@ class Parts:
 
 
 class Reconciler:
-    """One a controller. `dirty` and `dirty_all` wake it; `run` is its loop."""
+    """One a controller; `run` is its loop, woken by what is marked dirty."""
 
-    def __init__(self, parts: Parts, tasks: Tasks) -> None:
-        self._parts, self._tasks = parts, tasks
-        self._dirty: set[str] = set()
-        self._all = True
-        self._wake = Wake()
+    def __init__(self, parts: Parts, dirty: Dirty, tasks: Tasks) -> None:
+        self._parts, self._dirty, self._tasks = parts, dirty, tasks
         self._sent: set[tuple[str, str]] = set()
-
-    def dirty(self, deployment_id: str) -> None:
-        """Something about this deployment may have changed."""
-        self._dirty.add(deployment_id)
-        self._wake.set()
-
-    def dirty_all(self) -> None:
-        """Something about the fleet may have changed."""
-        self._all = True
-        self._wake.set()
+        self._again_soon: set[str] = set()
 
     async def run(self) -> None:
         """Reconciles until cancelled; what fails for a passing reason is looked at again."""
         while True:
-            await self._wake.wait(RESYNC_SECONDS)
-            ids = {wish.id for wish in self._parts.book} if self._all or not self._dirty else set(self._dirty)
-            self._all, self._dirty = False, set()
+            marked = await self._dirty.take(RESYNC_SECONDS)
+            ids = {wish.id for wish in self._parts.book} if marked is None else marked
             try:
                 await self._pass(ids)
             except AiwmError as error:
                 if not error.retryable:
                     raise
                 log.warning("reconciling waits: %s", error.message)
-                self._tasks.spawn("reconcile again", self._again(ids))
+                self._look_again(ids, _RETRY_SECONDS)
 
-    async def _again(self, ids: set[str]) -> None:
-        await self._parts.clock.sleep(_RETRY_SECONDS)
-        self._dirty |= ids
-        self._wake.set()
+    def _look_again(self, ids: set[str], seconds: float) -> None:
+        """Marks deployments once more after a while; those already waiting for it are not doubled."""
+        ids = ids - self._again_soon
+        if ids:
+            self._again_soon |= ids
+            self._tasks.spawn("reconcile again", self._after(ids, seconds))
+
+    async def _after(self, ids: set[str], seconds: float) -> None:
+        await self._parts.clock.sleep(seconds)
+        self._again_soon -= ids
+        for deployment_id in ids:
+            self._dirty.mark(deployment_id)
 
     async def fleet(self) -> Fleet:
         """All nodes as placement sees them, with the devices that replicas hold."""
@@ -127,23 +123,24 @@ class Reconciler:
 
         def planned(state: DeploymentState) -> DeploymentState:
             commands.clear()
-            after, wanted = plan(wish, state, model, fleet, lambda: new_id("replica"))
-            commands.extend(wanted)
+            after, needed = plan(wish, state, model, fleet, lambda: new_id("replica"))
+            commands.extend(needed)
             return rules.settled(state, after, wish, now=self._parts.clock.now())
 
         try:
             state = await self._parts.book.observe(wish.id, planned)
         except NotFound:
             return
+        if model.problem is not None and wanted(wish):
+            self._look_again({wish.id}, _MODEL_SECONDS)
         if wish.deleting and not any(replica.active for replica in state.replicas) and not commands:
             await self._parts.deployments.finish(wish, by=wish.updated_by)
         for command in commands:
             self._send(wish, command)
 
     async def _model(self, wish: Wish) -> ModelFacts:
-        try:
-            record = await self._parts.models.record(wish.model_id)
-        except NotFound:
+        record = await self._parts.models.find(wish.model_id)
+        if record is None:
             return ModelFacts(name=self._parts.book.state(wish.id).model_name, problem="its model was deleted")
         content = await self._parts.models.content(record.id)
         if content.download_status is DownloadStatus.READY:
@@ -170,7 +167,7 @@ class Reconciler:
             await self._parts.clock.sleep(_RETRY_SECONDS)
         finally:
             self._sent.discard(key)
-        self.dirty(deployment_id)
+        self._dirty.mark(deployment_id)
 
     async def _deploy(self, wish: Wish, replica: Replica) -> None:
         record = await self._parts.models.record(wish.model_id)

@@ -1,8 +1,9 @@
 """What users may do with deployments: they change the wish, and the reconciler sees to the rest."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from aiwm.deployments.book import Book
+from aiwm.deployments.dirty import Dirty
 from aiwm.deployments.placement import Fleet, Rejection, engine_for, place, profile_for, why_nowhere
 from aiwm.deployments.planner import need_of
 from aiwm.deployments.records import EVENTS, USAGE, Usage, Wish, deployment_view
@@ -27,9 +28,9 @@ _RESTARTING = frozenset({"engine_args", "environment_variables", "image", "resou
 
 
 class DeploymentService:
-    """`dirty(id)` wakes the reconciler; `base_url` is the controller's public one."""
+    """What it changes it marks dirty; `base_url` is the controller's public one."""
 
-    def __init__(self, store: Store, book: Book, clock: Clock, base_url: str, dirty: Callable[[str], None]) -> None:
+    def __init__(self, store: Store, book: Book, clock: Clock, base_url: str, dirty: Dirty) -> None:
         self._store, self._book, self._clock, self._base_url, self._dirty = store, book, clock, base_url, dirty
         self._usage = Records(store, USAGE, Usage)
 
@@ -42,7 +43,7 @@ class DeploymentService:
             wish = await self._book.add(wish)
         except Conflict as taken:
             raise _name_taken(wish.name) from taken
-        self._dirty(wish.id)
+        self._dirty.mark(wish.id)
         return await self.view(wish)
 
     def _wish(
@@ -167,7 +168,7 @@ class DeploymentService:
     async def finish(self, wish: Wish, *, by: str | None) -> None:
         """Takes a deployment of which nothing runs out of the world; its story stays."""
         self._book.note(await self._book.wishes.replace(soft_deleted(wish, by=by, at=self._clock.now())))
-        self._dirty(wish.id)
+        self._dirty.mark(wish.id)
 
     async def uses(self, model_id: str) -> bool:
         """Whether a deployment wants this model."""
@@ -183,7 +184,7 @@ class DeploymentService:
         except Conflict as taken:
             raise _name_taken(changed.name) from taken
         self._book.note(changed)
-        self._dirty(changed.id)
+        self._dirty.mark(changed.id)
         return await self.view(changed)
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from types import TracebackType
 from typing import Any, Self
 
@@ -35,6 +35,20 @@ class Tasks:
         log.error("background task %s failed", task.get_name(), exc_info=error)
         self.error = self.error or error
         self.failed.set()
+
+    @contextlib.asynccontextmanager
+    async def until_failure(self, stop: asyncio.Event) -> AsyncIterator[None]:
+        """Within it, a task that fails sets `stop`; its error is raised when it is left."""
+
+        async def watch() -> None:
+            await self.failed.wait()
+            stop.set()
+
+        watching = self.spawn("failure watch", watch())
+        yield
+        watching.cancel()
+        if self.error is not None:
+            raise self.error
 
     async def cancel(self) -> None:
         """Ends every task and waits for it."""

@@ -21,7 +21,7 @@ class Artifacts:
         for file in content.files:
             key = f"{content.storage_path}/{file.path}"
             direct = self._objects.get_url(key, expires=_URL_SECONDS)
-            through = self._tickets.url(self._base_url, "GET", key, expires=_URL_SECONDS)
+            through = f"{self._base_url}/api/v1/blobs/{self._tickets.sign('GET', key, expires=_URL_SECONDS)}"
             urls = [direct] if direct.startswith(f"{self._base_url}/") else [direct, through]
             files.append(ArtifactFile(path=file.path, size=file.size, sha256=file.sha256, urls=urls))
         return Artifact(

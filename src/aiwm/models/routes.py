@@ -52,7 +52,7 @@ def models_router(models: ModelService, uploads: UploadService, guard: Guard, in
 
     async def changed_by(who: Principal, model_id: str) -> ModelRecord:
         record = await seen_by(who, model_id)
-        policy.check_change(who, record.owner.org_id, f"model {model_id}")
+        policy.check_changes(who, record.owner.org_id)
         return record
 
     @router.get("")

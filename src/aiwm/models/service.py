@@ -50,10 +50,15 @@ class ModelService:
             raise _name_taken(record) from taken
         return model_view(record, ModelContent(id=record.id))
 
+    async def find(self, model_id: str) -> ModelRecord | None:
+        """The model's record, unless it was deleted or never was."""
+        found = await self._models.get(model_id)
+        return None if found is None or found.deleted_at is not None else found
+
     async def record(self, model_id: str) -> ModelRecord:
         """The model's record; `NotFound` also when it was deleted."""
-        found = await self._models.get(model_id)
-        if found is None or found.deleted_at is not None:
+        found = await self.find(model_id)
+        if found is None:
             raise NotFound(f"cannot find model {model_id}: there is none of that id", code="MODEL_NOT_FOUND")
         return found
 

@@ -15,6 +15,8 @@ from aiwm import __version__
 from aiwm.http.sockets import refuse
 from aiwm.kit.clock import Clock
 from aiwm.kit.context import accept_correlation_id, correlated
+from aiwm.kit.machine import machine_mark
+from aiwm.nodes import rules
 from aiwm.nodes.commands import Commands
 from aiwm.nodes.presence import Presence, Session
 from aiwm.nodes.records import NodeRecord
@@ -148,6 +150,7 @@ class NodeChannel(socketio.AsyncNamespace):  # type: ignore[misc]
     async def _register(self, session: Session, report: wire.NodeRegister) -> None:
         node = self._records[session.sid]
         await self._nodes.registered(node, report)
+        session.dial_host = rules.dial_host(report, own_machine=machine_mark())
         session.took(report.replicas or ())
         now = self._clock.now()
         about = wire.ControllerInfo(

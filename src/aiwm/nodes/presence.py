@@ -9,12 +9,17 @@ from aiwm.protocol.states import ReplicaState
 
 @dataclass(slots=True)
 class Session:
-    """One connection of one node. Until it has registered, nothing may be concluded from its inventory."""
+    """One connection of one node. Until it has registered, nothing may be concluded from its inventory.
+
+    `dial_host` is where the gateway may reach its engines directly: the address its operator gave, or loopback for a
+    node on the controller's own machine.
+    """
 
     node_id: str
     sid: str
     epoch: int
     registered: bool = False
+    dial_host: str | None = None
     inventory: dict[str, ReplicaReport] = field(default_factory=dict)
 
     def took(self, reports: Iterable[ReplicaReport]) -> None:

@@ -7,7 +7,7 @@ from aiwm.protocol.node_channel import Heartbeat, Metrics, NodeRegister
 from aiwm.protocol.resources.nodes import GpuDevice
 from aiwm.protocol.states import Health, NodeStatus
 
-_FROM_REGISTER = tuple(name for name in NodeRegister.model_fields if name != "replicas")
+_FROM_REGISTER = tuple(name for name in NodeRegister.model_fields if name not in ("replicas", "machine"))
 
 
 def connected(seen: NodeObservation, *, at: datetime) -> NodeObservation:
@@ -51,6 +51,18 @@ def gone(seen: NodeObservation, *, epoch: int) -> NodeObservation:
     if seen.epoch != epoch or seen.status is NodeStatus.OFFLINE:
         return seen
     return seen.model_copy(update={"status": NodeStatus.OFFLINE, "connected_at": None})
+
+
+def missing(seen: NodeObservation) -> NodeObservation:
+    """Whatever its epoch, the node has no connection."""
+    return gone(seen, epoch=seen.epoch)
+
+
+def dial_host(report: NodeRegister, *, own_machine: str | None) -> str | None:
+    """Where the gateway may dial this node's engines: what its operator advertises, or loopback on the same machine."""
+    if report.advertise_host:
+        return report.advertise_host
+    return "127.0.0.1" if own_machine is not None and report.machine == own_machine else None
 
 
 def _merged(known: list[GpuDevice], reported: list[GpuDevice]) -> list[GpuDevice]:

@@ -46,10 +46,15 @@ class NodeService:
             raise _name_taken(params.name) from taken
         return node_view(record, await self._observation(record.id))
 
+    async def find(self, node_id: str) -> NodeRecord | None:
+        """The node's record, unless it was deleted or never was."""
+        found = await self._nodes.get(node_id)
+        return None if found is None or found.deleted_at is not None else found
+
     async def record(self, node_id: str) -> NodeRecord:
         """The node's record; `NotFound` also when it was deleted."""
-        found = await self._nodes.get(node_id)
-        if found is None or found.deleted_at is not None:
+        found = await self.find(node_id)
+        if found is None:
             raise NotFound(f"cannot find node {node_id}: there is none of that id", code="NODE_NOT_FOUND")
         return found
 
@@ -119,6 +124,10 @@ class NodeService:
     async def gone(self, node: NodeRecord, *, epoch: int) -> None:
         """The connection of `epoch` has ended."""
         await self._observe(node, lambda seen: rules.gone(seen, epoch=epoch))
+
+    async def missing(self, node: NodeRecord) -> None:
+        """The node was online before this controller started and has not come back in time."""
+        await self._observe(node, rules.missing)
 
     async def online(self) -> list[NodeRecord]:
         """The nodes last seen connected."""

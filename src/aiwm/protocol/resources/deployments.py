@@ -27,6 +27,12 @@ Replicas = Annotated[int, Field(ge=0, le=MAX_REPLICAS)]
 Image = Annotated[str, StringConstraints(max_length=512, pattern=r"^[\w][\w.:/@-]*$")]
 
 
+def served_name(deployment_name: str) -> str:
+    """The name under which an engine serves a deployment: its own, with what file systems and URLs dislike replaced."""
+    plain = "".join(each if each.isascii() and (each.isalnum() or each in "-_.") else "_" for each in deployment_name)
+    return f"_{plain[1:]}" if plain.startswith(".") else plain
+
+
 class Resources(Wire):
     """What one replica needs. Memory in MiB, CPU in cores."""
 

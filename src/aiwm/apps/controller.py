@@ -1,0 +1,178 @@
+"""The controller: REST, node channel, inference gateway and reconciler, composed from the nouns."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aiwm.access.first_run import first_run
+from aiwm.access.guard import Guard
+from aiwm.access.passwords import Passwords
+from aiwm.access.routes import access_router
+from aiwm.access.service import Users
+from aiwm.apps.local_node import ensure_local_node
+from aiwm.deployments.book import Book
+from aiwm.deployments.channel import Reports
+from aiwm.deployments.dirty import Dirty
+from aiwm.deployments.logs import Logs
+from aiwm.deployments.reconciler import Parts, Reconciler
+from aiwm.deployments.records import STATES
+from aiwm.deployments.routes import deployments_router
+from aiwm.deployments.service import DeploymentService
+from aiwm.gateway.directory import Directory
+from aiwm.gateway.relay import Relay as Inference
+from aiwm.gateway.routes import gateway_routers
+from aiwm.gateway.upstream import Upstream
+from aiwm.gateway.usage import UsageMeter
+from aiwm.http.app import create_app
+from aiwm.http.idempotency import IdempotencyKeys
+from aiwm.http.serve import serve
+from aiwm.http.sockets import mount, socket_server
+from aiwm.infra.build import Infra, open_infra
+from aiwm.infra.store.outbox import Relay
+from aiwm.kit.ids import new_id
+from aiwm.kit.settings import Settings
+from aiwm.kit.tasks import Tasks
+from aiwm.models.artifacts import Artifacts
+from aiwm.models.blobs import blobs_router
+from aiwm.models.records import CONTENTS
+from aiwm.models.routes import models_router
+from aiwm.models.service import ModelService
+from aiwm.models.uploads import UploadService
+from aiwm.nodes.channel import NodeChannel
+from aiwm.nodes.presence import Presence
+from aiwm.nodes.records import OBSERVATIONS
+from aiwm.nodes.routes import nodes_router
+from aiwm.nodes.service import NodeService
+from aiwm.protocol.node_channel import PING_INTERVAL_SECONDS, PING_TIMEOUT_SECONDS
+
+JUDGE_AFTER_SECONDS = 75.0
+
+
+@dataclass(frozen=True, slots=True)
+class Controller:
+    """The parts of one controller, wired together; nothing runs until `background` and a server do."""
+
+    infra: Infra
+    tasks: Tasks
+    passwords: Passwords
+    users: Users
+    guard: Guard
+    nodes: NodeService
+    presence: Presence
+    channel: NodeChannel
+    models: ModelService
+    book: Book
+    deployments: DeploymentService
+    reconciler: Reconciler
+    reports: Reports
+    relay: Relay
+    usage: UsageMeter
+    keys: IdempotencyKeys
+
+    async def prepare(self) -> None:
+        """Makes indexes and first records, and reads what is there."""
+        for part in (self.users, self.nodes, self.models, self.relay, self.keys):
+            await part.prepare()
+        await first_run(self.users, self.passwords, self.infra.settings, self.infra.clock)
+        await self.book.load()
+
+    def application(self, upstream: Upstream) -> Any:
+        """The ASGI application: REST and inference, with the node channel beside them."""
+        infra, guard = self.infra, self.guard
+        directory = Directory(self.book, self.presence)
+        raw, named = gateway_routers(directory, Inference(directory, upstream, self.usage), guard)
+        uploads = UploadService(infra.store, infra.objects, infra.clock, self.relay.wake)
+        logs = Logs(self.channel.commands, infra.clock)
+        routers = (
+            access_router(self.users, guard),
+            nodes_router(self.nodes, guard, self.channel.close_node),
+            models_router(self.models, uploads, guard, self.deployments.uses),
+            blobs_router(infra.objects, infra.tickets),
+            raw,
+            deployments_router(
+                self.deployments, self.book, self.models, self.nodes, logs, self.reconciler.fleet, guard
+            ),
+        )
+        app = create_app(
+            title="AIWM",
+            routers=routers,
+            root_routers=(named,),
+            ready={"store": infra.store.ping, "redis": infra.queues.ping, "objects": infra.objects.ping},
+            guard=guard,
+            settings=infra.settings,
+            idempotency=self.keys,
+        )
+        sio = socket_server(
+            settings=infra.settings, ping_interval=PING_INTERVAL_SECONDS, ping_timeout=PING_TIMEOUT_SECONDS
+        )
+        sio.register_namespace(self.channel)
+        return mount(app, sio)
+
+    def background(self) -> None:
+        """Starts what runs beside the server."""
+        self.tasks.spawn("outbox relay", self.relay.run())
+        self.tasks.spawn("reconciler", self.reconciler.run())
+        self.tasks.spawn("health checks", self.reports.ask_around())
+        self.tasks.spawn("usage", self.usage.run())
+        self.tasks.spawn("missing nodes", self._judge_missing())
+
+    async def _judge_missing(self) -> None:
+        """Nodes that were online before this controller started get time to return before they count as gone."""
+        await self.infra.clock.sleep(JUDGE_AFTER_SECONDS)
+        for node in await self.nodes.online():
+            if self.presence.of(node.id) is None:
+                await self.nodes.missing(node)
+
+
+def compose(infra: Infra, tasks: Tasks) -> Controller:
+    """Wires a controller."""
+    store, clock, base_url = infra.store, infra.clock, infra.settings.own_url
+    relay = Relay(store, infra.queues, (OBSERVATIONS, CONTENTS, STATES))
+    passwords, dirty, presence = Passwords(), Dirty(), Presence()
+    users = Users(store, infra.tokens, passwords, clock)
+    nodes = NodeService(store, infra.tokens, clock, relay.wake, dirty.mark_all)
+    channel = NodeChannel(nodes, presence, clock, new_id("controller"))
+    models = ModelService(store, clock, relay.wake)
+    book = Book(store, relay.wake)
+    deployments = DeploymentService(store, book, clock, base_url, dirty)
+    artifacts = Artifacts(infra.objects, infra.tickets, base_url)
+    parts = Parts(book, deployments, models, artifacts, nodes, presence, channel.commands, clock)
+    reports = Reports(book, dirty, presence, channel.commands, clock, tasks)
+    channel.listen(reports)
+    return Controller(
+        infra=infra,
+        tasks=tasks,
+        passwords=passwords,
+        users=users,
+        guard=Guard(infra.tokens, users),
+        nodes=nodes,
+        presence=presence,
+        channel=channel,
+        models=models,
+        book=book,
+        deployments=deployments,
+        reconciler=Reconciler(parts, dirty, tasks),
+        reports=reports,
+        relay=relay,
+        usage=UsageMeter(store, clock),
+        keys=IdempotencyKeys(store, clock),
+    )
+
+
+async def run(settings: Settings, stop: asyncio.Event, *, local_node_file: str | None = None) -> None:
+    """Runs a controller until `stop` is set; with `local_node_file`, it keeps a token for a node `local` there."""
+    async with AsyncExitStack() as stack:
+        infra = await stack.enter_async_context(open_infra(settings))
+        tasks = await stack.enter_async_context(Tasks())
+        upstream = await stack.enter_async_context(Upstream())
+        controller = compose(infra, tasks)
+        stack.callback(controller.passwords.close)
+        await controller.prepare()
+        if local_node_file is not None:
+            await ensure_local_node(controller.nodes, controller.users, Path(local_node_file))
+        controller.background()
+        async with tasks.until_failure(stop):
+            await serve(controller.application(upstream), host=settings.host, port=settings.port, stop=stop)
+        await controller.usage.flush()

@@ -1,0 +1,75 @@
+"""Which engine answers for a deployment right now: looked up in memory on every request."""
+
+from dataclasses import dataclass
+
+from aiwm.access import policy
+from aiwm.access.principal import Principal
+from aiwm.deployments.book import Book
+from aiwm.deployments.records import READY, Wish
+from aiwm.nodes.presence import Presence
+from aiwm.protocol.errors import NotFound, Unavailable
+from aiwm.protocol.resources.deployments import served_name
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One engine: its base URL as the gateway dials it."""
+
+    replica_id: str
+    url: str
+
+
+class Directory:
+    """Deployments by id or name, and their reachable replicas."""
+
+    def __init__(self, book: Book, presence: Presence) -> None:
+        self._book, self._presence = book, presence
+
+    def by_id(self, who: Principal, deployment_id: str) -> Wish:
+        """The deployment of that id, if the caller may see it."""
+        wish = self._book.wish(deployment_id)
+        if wish is None or not policy.visible(who, wish.owner.org_id):
+            raise NotFound(
+                f"cannot find deployment {deployment_id}: there is none of that id", code="DEPLOYMENT_NOT_FOUND"
+            )
+        return wish
+
+    def by_name(self, who: Principal, path: str) -> tuple[Wish, str]:
+        """The deployment that `name/rest` or `orgId/name/rest` names, and the rest.
+
+        The caller's own organization is looked in first.
+        """
+        first, _, rest = path.partition("/")
+        own = self._book.named(who.org_id, first)
+        if own is not None:
+            return own, rest
+        second, _, further = rest.partition("/")
+        other = self._book.named(first, second)
+        if other is not None and policy.visible(who, other.owner.org_id):
+            return other, further
+        raise NotFound(
+            f"cannot find model {first!r}: no deployment of that name is yours to use", code="MODEL_NOT_FOUND"
+        )
+
+    def targets(self, wish: Wish) -> list[Target]:
+        """The ready replicas that can be reached; `Unavailable` NO_REPLICA with the reason when there are none."""
+        state = self._book.state(wish.id)
+        found = [
+            Target(replica.replica_id, f"http://{session.dial_host}:{replica.container_port}")
+            for replica in state.replicas
+            if replica.state in READY
+            and replica.container_port
+            and (session := self._presence.of(replica.node_id)) is not None
+            and session.dial_host
+        ]
+        if found:
+            return found
+        reason = state.status_reason or f"it is {state.status.value}"
+        if any(replica.state in READY for replica in state.replicas):
+            reason = "its node gave no address to dial; set AIWM_ADVERTISE_HOST there"
+        raise Unavailable(f"cannot serve {wish.name!r}: {reason}", code="NO_REPLICA")
+
+    @staticmethod
+    def engine_name(wish: Wish) -> str:
+        """The name under which the engine serves the deployment."""
+        return served_name(wish.name)
