@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from urllib.parse import urlsplit
 
 from fastapi import APIRouter, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
@@ -16,6 +17,8 @@ from aiwm.http.gate import API, Gate, check_default_deny
 from aiwm.http.health import Check, HttpMetrics, health_router
 from aiwm.http.idempotency import HEADER, Idempotency, IdempotencyKeys
 from aiwm.kit.settings import Settings
+
+_LOCAL = ("127.0.0.1", "localhost")
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
@@ -66,6 +69,13 @@ def create_app(
 
 
 def origins(settings: Settings) -> list[str]:
-    """Browser origins that may use REST and sockets: those that are set, else only our own address."""
+    """Browser origins that may use REST and sockets: those that are set, else only our own addresses."""
     named = [each.strip().rstrip("/") for each in settings.allowed_origins.split(",") if each.strip()]
-    return named or [settings.own_url]
+    if named:
+        return named
+    own = urlsplit(settings.own_url)
+    hosts = {own.hostname or settings.host} | ({"localhost", "127.0.0.1"} if settings.host in _LOCAL else set())
+    ports = {settings.port, settings.noti_port}
+    return sorted(
+        {f"{own.scheme}://{own.netloc}"} | {f"{own.scheme}://{host}:{port}" for host in hosts for port in ports}
+    )

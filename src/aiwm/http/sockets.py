@@ -1,6 +1,7 @@
 """The Socket.IO shell: one server with the same limits and manners everywhere, mounted beside an HTTP application."""
 
 import logging
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import socketio
@@ -19,6 +20,15 @@ MAX_MESSAGE_BYTES = 1_000_000
 
 class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
     """A handler that fails answers its client `{ok: false, code, message}`; a bug is logged, and tells nothing."""
+
+    async def _handle_connect(self, eio_sid: str, namespace: str | None, data: object) -> None:
+        """Nothing may be emitted before a connect was accepted; a namespace that has `accepted(sid)` is told when."""
+        await super()._handle_connect(eio_sid, namespace, data)
+        name = namespace or "/"
+        sid = self.manager.sid_from_eio_sid(eio_sid, name)
+        accepted = getattr(self.namespace_handlers.get(name), "accepted", None)
+        if accepted is not None and sid is not None and self.manager.is_connected(sid, name):
+            await accepted(sid)
 
     async def _trigger_event(self, event: str, namespace: str, *args: Any) -> Any:
         try:
@@ -59,3 +69,12 @@ def mount(app: FastAPI, sio: SocketServer) -> Any:
 def refuse(error: AiwmError) -> NoReturn:
     """Refuses a connect: the client sees `connect_error` with the code as message and `{code, message}` as data."""
     raise Refused(error.code, Refusal(code=error.code, message=error.message).to_wire()) from error
+
+
+def token_of(environ: Mapping[str, Any], auth: object) -> str | None:
+    """A connecting client's token: `auth.token`, else the `Authorization` header's."""
+    token = auth.get("token") if isinstance(auth, dict) else None
+    if isinstance(token, str) and token:
+        return token
+    scheme, _, bearer = str(environ.get("HTTP_AUTHORIZATION", "")).partition(" ")
+    return bearer.strip() or None if scheme.lower() == "bearer" else None

@@ -1,10 +1,10 @@
 """Notifications: what travels through the `noti` queue and what users receive on `/notifications`."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, StringConstraints, model_validator
 
-from aiwm.protocol.base import Short, Text, Timestamp, View, Wire
+from aiwm.protocol.base import Json, Params, Short, Text, Timestamp, View, Wire
 from aiwm.protocol.states import Severity
 
 NAMESPACE = "/notifications"
@@ -94,6 +94,40 @@ class Notification(View):
     read_at: Timestamp | None
     created_at: Timestamp
     correlation_id: str | None
+
+
+class Audience(Params):
+    """Whom an announcement is for: users, organizations, or everyone."""
+
+    user_ids: Annotated[list[Short], Field(max_length=10_000)] | None = None
+    org_ids: Annotated[list[Short], Field(max_length=10_000)] | None = None
+    broadcast: bool | None = None
+
+    @model_validator(mode="after")
+    def _somebody(self) -> Self:
+        if not (self.user_ids or self.org_ids or self.broadcast):
+            raise ValueError("name userIds, orgIds or broadcast")
+        return self
+
+
+class Announcement(Params):
+    """A `system.notification`, as the REST API accepts it."""
+
+    title: Annotated[str, StringConstraints(min_length=1, max_length=256)]
+    message: Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+    severity: Severity = Severity.NORMAL
+    data: Json | None = None
+    recipients: Audience
+
+
+class AnnouncementAccepted(View):
+    notification_id: str
+
+
+class ReadAll(View):
+    """How many were unread before."""
+
+    count: int
 
 
 class UnreadCount(View):

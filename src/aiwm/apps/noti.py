@@ -1,0 +1,106 @@
+"""NOTI: the live hub and the inboxes, fed by the `noti` queue."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from aiwm.access.guard import Guard
+from aiwm.access.passwords import Passwords
+from aiwm.access.service import Users
+from aiwm.http.app import create_app
+from aiwm.http.idempotency import IdempotencyKeys
+from aiwm.http.serve import serve
+from aiwm.http.sockets import mount, socket_server
+from aiwm.infra.build import open_infra
+from aiwm.infra.queue.port import Queues
+from aiwm.infra.store.port import Store
+from aiwm.infra.tokens import Tokens
+from aiwm.kit.clock import Clock
+from aiwm.kit.settings import Settings
+from aiwm.kit.tasks import Tasks
+from aiwm.notifications.hub import NotificationHub
+from aiwm.notifications.routes import notifications_router
+from aiwm.notifications.service import Delivery
+from aiwm.notifications.streams import Streams
+from aiwm.notifications.topics import Topics
+from aiwm.protocol.notifications import QUEUE
+
+PING_INTERVAL_SECONDS = 20.0
+PING_TIMEOUT_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Noti:
+    """The parts of one NOTI, wired together; nothing runs until `consume` and a server do."""
+
+    settings: Settings
+    store: Store
+    queues: Queues
+    clock: Clock
+    passwords: Passwords
+    users: Users
+    guard: Guard
+    streams: Streams
+    hub: NotificationHub
+    delivery: Delivery
+    keys: IdempotencyKeys
+
+    async def prepare(self) -> None:
+        """Makes the indexes."""
+        for part in (self.users, self.streams, self.keys):
+            await part.prepare()
+
+    def application(self) -> Any:
+        """The ASGI application: the inbox over REST, with the hub beside it."""
+        app = create_app(
+            title="AIWM NOTI",
+            routers=(notifications_router(self.streams, self.queues, self.guard, self.clock),),
+            ready={"store": self.store.ping, "redis": self.queues.ping},
+            guard=self.guard,
+            settings=self.settings,
+            idempotency=self.keys,
+        )
+        sio = socket_server(
+            settings=self.settings, ping_interval=PING_INTERVAL_SECONDS, ping_timeout=PING_TIMEOUT_SECONDS
+        )
+        sio.register_namespace(self.hub)
+        return mount(app, sio)
+
+    async def consume(self) -> None:
+        """Tells what comes through the queue, one job after the other so that streams keep its order."""
+        await self.queues.consume(QUEUE, self.delivery.handle, concurrency=1)
+
+
+def compose(settings: Settings, store: Store, queues: Queues, tokens: Tokens, clock: Clock) -> Noti:
+    """Wires a NOTI."""
+    passwords = Passwords()
+    users = Users(store, tokens, passwords, clock)
+    guard, streams = Guard(tokens, users), Streams(store, clock)
+    hub = NotificationHub(guard, streams, Topics(store))
+    return Noti(
+        settings=settings,
+        store=store,
+        queues=queues,
+        clock=clock,
+        passwords=passwords,
+        users=users,
+        guard=guard,
+        streams=streams,
+        hub=hub,
+        delivery=Delivery(streams, users, hub.tell, clock),
+        keys=IdempotencyKeys(store, clock),
+    )
+
+
+async def run(settings: Settings, stop: asyncio.Event) -> None:
+    """Runs NOTI until `stop` is set."""
+    async with AsyncExitStack() as stack:
+        infra = await stack.enter_async_context(open_infra(settings))
+        tasks = await stack.enter_async_context(Tasks())
+        noti = compose(settings, infra.store, infra.queues, infra.tokens, infra.clock)
+        stack.callback(noti.passwords.close)
+        await noti.prepare()
+        tasks.spawn("noti queue", noti.consume())
+        async with tasks.until_failure(stop):
+            await serve(noti.application(), host=settings.host, port=settings.noti_port, stop=stop)
