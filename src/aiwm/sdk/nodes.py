@@ -1,0 +1,35 @@
+"""Nodes: machines that dial out to the controller."""
+
+from collections.abc import Awaitable, Callable
+
+from aiwm.protocol.resources.nodes import Node, NodeToken, NodeTokenRequest
+from aiwm.protocol.states import NodeStatus
+from aiwm.sdk.nouns import Noun
+from aiwm.sdk.transport import read_as
+
+
+class Nodes(Noun[Node]):
+    """`client.nodes`."""
+
+    path, noun, kind = "/api/v1/nodes", "node", Node
+
+    async def token(self, node_id: str, *, expires_in: int | None = None) -> NodeToken:
+        """A token for the node's daemon, shown once. `expires_in` in seconds, 30 days when not given."""
+        params = NodeTokenRequest() if expires_in is None else NodeTokenRequest(expires_in=expires_in)
+        return read_as(NodeToken, await self._transport.request("POST", self.at(node_id, "token"), json=params))
+
+    async def wait_online(
+        self,
+        node_id: str,
+        *,
+        timeout: float = 60.0,
+        on_change: Callable[[Node], Awaitable[None] | None] | None = None,
+    ) -> Node:
+        """Waits until the node is connected and registered. Raises `TimedOut`."""
+        return await self._until(
+            node_id,
+            lambda node: node.status is NodeStatus.ONLINE,
+            timeout=timeout,
+            what="online",
+            on_change=on_change,
+        )
