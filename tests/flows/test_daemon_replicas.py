@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.daemon_support import QUICK, Controller, controller, order, running, settings_for, until
 
 from aiwm.daemon.daemon import Daemon
 from aiwm.daemon.launchers.fake import FakeLauncher
 from aiwm.protocol import node_channel as channel
-from tests.daemon_support import QUICK, Controller, controller, order, running, settings_for, until
 
 
 async def registered(one: Controller, times: int = 1) -> dict[str, Any]:

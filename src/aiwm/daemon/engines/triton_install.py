@@ -6,6 +6,7 @@ apart, one per Python version; the server wants it beside the backend. So a back
 
 import ctypes.util
 import importlib.util
+import os
 import re
 import shutil
 import sys
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from aiwm.daemon.engines import triton_numpy2
 from aiwm.protocol.errors import Unavailable
 
 _SYSTEM = Path("/opt/tritonserver/bin/tritonserver")
@@ -21,6 +23,12 @@ _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _WHEEL = "nvidia-pytriton"
 # The wheel does not say which server it carries.
 _WHEEL_SERVERS = {"0.7.0": "2.51.0"}
+_UTILITIES = "triton_python_backend_utils.py"
+_NUMPY_2 = Path(triton_numpy2.__file__)
+_TAKE = """
+import c_python_backend_utils
+take_dlpack(c_python_backend_utils, np)
+"""
 _STUB = "triton_python_backend_stub"
 
 
@@ -104,10 +112,22 @@ def _lay_out_backend(source: Path, stub: Path, target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     for original in (*source.iterdir(), stub):
         link = target / original.name
+        if original.name == _UTILITIES:
+            _keep_text(link, original.read_text() + _NUMPY_2.read_text() + _TAKE)
+            continue
         if link.is_symlink() and link.readlink() == original:
             continue
         link.unlink(missing_ok=True)
         link.symlink_to(original)
+
+
+def _keep_text(path: Path, text: str) -> None:
+    """Replaced whole, as an engine may be reading it, and only when it differs."""
+    if path.is_file() and not path.is_symlink() and path.read_text() == text:
+        return
+    draft = path.with_name(f"{path.name}.{os.getpid()}.new")
+    draft.write_text(text)
+    draft.replace(path)
 
 
 def _libpython_folder(stub: Path, bundled: Path) -> Path | None:

@@ -49,7 +49,7 @@ class ProcessLauncher:
         self.engines = engines
         self._lifeline = lifeline
         self._log_bytes, self._log_files = log_bytes, log_files
-        self._keepers: dict[Path, subprocess.Popen[bytes]] = {}
+        self._keepers: dict[Path, int] = {}
 
     async def start(self, folder: Path, plan: EnginePlan) -> Running:
         workdir = folder / "work"
@@ -64,21 +64,20 @@ class ProcessLauncher:
             "logFiles": self._log_files,
         }
         keeper.write_atomically(folder / _SPEC, spec)
-        process = self._spawn(folder)
-        self._keepers[folder] = process
-        state = await self._started(folder, process)
+        self._keepers[folder] = self._spawn(folder)
+        state = await self._started(folder, self._keepers[folder])
         if state is None or state["pid"] is None:
             reason = (state or {}).get("error", "its keeper ended at once; see keeper.err in the replica's folder")
             raise AiwmError(f"cannot start the engine: {reason}", code="CONTAINER_START_FAILED")
         return Running(pid=state["pid"], start_time=state["startTime"] or 0)
 
-    def _spawn(self, folder: Path) -> "subprocess.Popen[bytes]":
+    def _spawn(self, folder: Path) -> int:
         command = [sys.executable, "-I", "-S", keeper.__file__, str(folder / _SPEC)]
         if self._lifeline is not None:
             command += ["--lifeline", str(self._lifeline)]
         inherited = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
         with (folder / "keeper.err").open("wb") as errors:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 command,
                 env=inherited,
                 cwd="/",
@@ -88,18 +87,21 @@ class ProcessLauncher:
                 start_new_session=True,
                 pass_fds=() if self._lifeline is None else (self._lifeline,),
             )
+        # A keeper is meant to outlive this process; Popen would complain about that, so it is told nothing is left.
+        process.returncode = 0
+        return process.pid
 
-    async def _started(self, folder: Path, process: "subprocess.Popen[bytes]") -> dict[str, Any] | None:
+    async def _started(self, folder: Path, pid: int) -> dict[str, Any] | None:
         deadline = time.monotonic() + _START_SECONDS
         while time.monotonic() < deadline:
-            ended = process.poll() is not None
+            ended = not self._reap(folder)
             state = _state(folder)
-            if state is not None and state["keeperPid"] == process.pid and (state["pid"] or state["ended"]):
+            if state is not None and state["keeperPid"] == pid and (state["pid"] or state["ended"]):
                 return state
             if ended:
                 return None
             await asyncio.sleep(0.01)
-        process.kill()
+        os.kill(pid, signal.SIGKILL)
         raise Unavailable(
             f"cannot start the engine: its keeper did not come up within {_START_SECONDS:.0f} s", code="TIMEOUT"
         )
@@ -117,10 +119,18 @@ class ProcessLauncher:
             _kill_group(state)
         return Ended("ended together with its keeper, which was killed, or with the machine")
 
-    def _reap(self, folder: Path) -> None:
-        process = self._keepers.get(folder)
-        if process is not None and process.poll() is not None:
+    def _reap(self, folder: Path) -> bool:
+        """Whether the keeper this process started runs; one that ended is taken off the process table."""
+        pid = self._keepers.get(folder)
+        if pid is None:
+            return False
+        try:
+            ended = os.waitpid(pid, os.WNOHANG)[0] == pid
+        except ChildProcessError:
+            ended = True
+        if ended:
             del self._keepers[folder]
+        return not ended
 
     async def ready(self, folder: Path, probes: tuple[str, ...]) -> bool:
         async with aiohttp.ClientSession(timeout=_PROBE_TIMEOUT) as session:
