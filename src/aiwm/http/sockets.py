@@ -1,12 +1,15 @@
 """The Socket.IO shell: one server with the same limits and manners everywhere, mounted beside an HTTP application."""
 
+import asyncio
 import logging
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
+import engineio
 import socketio
 from fastapi import FastAPI
 from socketio.exceptions import ConnectionRefusedError as Refused
+from starlette.types import Receive, Scope, Send
 
 from aiwm.http.app import origins
 from aiwm.kit.settings import Settings
@@ -18,8 +21,32 @@ log = logging.getLogger(__name__)
 MAX_MESSAGE_BYTES = 1_000_000
 
 
+class _Engine(engineio.AsyncServer):  # type: ignore[misc]
+    """Holds on to its background tasks, which asyncio alone would not, and ends them with the server."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._background: set[asyncio.Future[Any]] = set()
+
+    def start_background_task(self, target: Any, *args: Any, **kwargs: Any) -> asyncio.Future[Any]:
+        task: asyncio.Future[Any] = super().start_background_task(target, *args, **kwargs)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        return task
+
+    async def shutdown(self) -> None:
+        await super().shutdown()
+        left = list(self._background)
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+
+
 class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
     """A handler that fails answers its client `{ok: false, code, message}`; a bug is logged, and tells nothing."""
+
+    def _engineio_server_class(self) -> type[_Engine]:
+        return _Engine
 
     async def _handle_connect(self, eio_sid: str, namespace: str | None, data: object) -> None:
         """Nothing may be emitted before a connect was accepted; a namespace that has `accepted(sid)` is told when."""
@@ -47,6 +74,14 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
             return {"ok": False, "code": bug.code, "message": bug.message}
 
 
+class _Mounted(socketio.ASGIApp):  # type: ignore[misc]
+    async def lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().lifespan(scope, receive, send)
+        finally:
+            await self.engineio_server.shutdown()
+
+
 def socket_server(*, settings: Settings, ping_interval: float, ping_timeout: float) -> SocketServer:
     """A server without namespaces; seconds. Browsers may come from the origins of the settings, others send none."""
     return SocketServer(
@@ -63,7 +98,7 @@ def socket_server(*, settings: Settings, ping_interval: float, ping_timeout: flo
 
 def mount(app: FastAPI, sio: SocketServer) -> Any:
     """An ASGI application that serves `/socket.io` by `sio` and all else by `app`."""
-    return socketio.ASGIApp(sio, other_asgi_app=app)
+    return _Mounted(sio, other_asgi_app=app)
 
 
 def refuse(error: AiwmError) -> NoReturn:

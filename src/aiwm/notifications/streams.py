@@ -31,7 +31,7 @@ class Streams:
 
     async def prepare(self) -> None:
         """Makes the indexes."""
-        await self._store.ensure_index(Index(INBOX, ("userId", "seq"), unique=True))
+        await self._store.ensure_index(Index(INBOX, ("userId", "seq")))
         await self._store.ensure_index(Index(INBOX, ("userId", "readAt")))
 
     def lock(self, user_id: str) -> asyncio.Lock:
