@@ -4,6 +4,7 @@ No size that an archive states about itself is believed; what comes out is count
 """
 
 import contextlib
+import errno
 import gzip
 import importlib
 import importlib.util
@@ -27,6 +28,7 @@ _CHUNK = 2**18
 _FREE_BYTES = 64 * 2**20
 _MAX_PATH_BYTES = 900
 _MAX_SEGMENT_BYTES = 255
+_DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.EACCES)
 _DAMAGE = (
     tarfile.TarError,
     zipfile.BadZipFile,

@@ -269,7 +269,7 @@ def test_no_name_whatever_leads_outside(name: str, hostile: list[str]) -> None:
         assert sorted(path.name for path in tmp.iterdir()) == sorted([name, "into"])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(st.sampled_from(list(MAKERS)), st.data())
 def test_damage_anywhere_is_a_clear_refusal_or_harmless(name: str, data: st.DataObject) -> None:
     content = bytearray(MAKERS[name]([("a/b", b"x" * 700), ("c", b"y" * 30)]))
