@@ -12,7 +12,7 @@ from aiwm.protocol.states import DeploymentStatus, ReplicaState
 LIVE = frozenset(
     {ReplicaState.PREPARING, ReplicaState.STARTING, ReplicaState.RUNNING, ReplicaState.UNHEALTHY, ReplicaState.PENDING}
 )
-_MESSAGE_LENGTH = 2000
+_MESSAGE_LENGTH = 1000
 
 
 class ReplicaRecord(Wire):
@@ -24,6 +24,7 @@ class ReplicaRecord(Wire):
     health: str | None = None
     restarts: int = 0
     failures: int = 0
+    last_end: str | None = None
     started_at: Timestamp | None = None
     endpoint: str | None = None
     port: int | None = None

@@ -128,7 +128,8 @@ class Runner:
 
     async def _ready(self, record: ReplicaRecord, settled: Settled) -> None:
         record.started_at, record.health = self.clock.now(), "healthy"
-        await self._move(record, ReplicaState.RUNNING, "serving")
+        message = f"serving; started again because the engine {record.last_end}" if record.last_end else "serving"
+        await self._move(record, ReplicaState.RUNNING, message)
         if not settled.done():
             settled.set_result({"state": record.state, "endpoint": record.endpoint, "containerPort": record.port})
 
@@ -168,7 +169,7 @@ class Runner:
                 shorten(f"cannot run {record.order.engine}: {reason}{again}"), code="CONTAINER_START_FAILED"
             )
         record.restarts += 0 if ended.requested else 1
-        record.health, record.endpoint = "unhealthy", None
+        record.health, record.endpoint, record.last_end = "unhealthy", None, shorten(reason)
         message = f"the engine {reason}; starting it again in {pause:.0f} s (restart {record.restarts})"
         await self._move(record, ReplicaState.STARTING, shorten(message))
         await self.clock.sleep(pause)
