@@ -85,6 +85,8 @@ async def _until_stopped(service: str, settings: Settings, run: Callable[[asynci
     loop = asyncio.get_running_loop()
 
     def end() -> None:
+        if stop.is_set():
+            return
         # A thread that hangs would keep the interpreter from ending: the last word is a timer's.
         last_word = threading.Timer(_END_SECONDS, os._exit, (1,))
         last_word.daemon = True

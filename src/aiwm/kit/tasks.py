@@ -59,6 +59,8 @@ class Tasks:
             for task in running:
                 with contextlib.suppress(asyncio.CancelledError, Exception):
                     await task
+                # Awaiting a task that had ended already does not let its callback run, and this loop would never end.
+                self._running.discard(task)
 
     async def __aenter__(self) -> Self:
         return self
