@@ -1,7 +1,7 @@
 """Conditions, sorts and indexes as MongoDB filters. Pure: documents, no connection.
 
-MongoDB lets a condition on a list hold for any of its elements; the port does not, so every condition but `has` also
-says that the field is no list.
+MongoDB lets a condition on a list hold for any of its elements, and a path lead through lists; the port does not, so
+the conditions say that there is no list.
 """
 
 import re
@@ -40,6 +40,23 @@ def _clause(where: Where) -> Filter:
     field = _field(where.field)
     if documents.never(where):
         return _NEVER
+    steps = where.field.split(".")
+    lists = [{".".join(steps[:length]): _LIST} for length in range(1, len(steps))]
+    if not lists:
+        return _on(field, where)
+    # A path does not lead through lists: behind one there is nothing.
+    if _holds_for_nothing(where):
+        return {"$or": [_on(field, where), *lists]}
+    return {"$and": [_on(field, where), {"$nor": lists}]}
+
+
+def _holds_for_nothing(where: Where) -> bool:
+    if where.op == "in":
+        return None in documents.operands(where)
+    return (where.op == "eq" and where.value is None) or (where.op == "ne" and where.value is not None)
+
+
+def _on(field: str, where: Where) -> Filter:
     if where.op == "has":
         return {field: {"$elemMatch": {"$eq": documents.operand(where)}}}
     if where.op == "ne":

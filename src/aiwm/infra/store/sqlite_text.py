@@ -24,8 +24,9 @@ def milliseconds(moment: datetime) -> int:
 def to_text(record: Record) -> str:
     """The record without `id` and `version`; `Invalid` or `TooLarge` for what cannot be kept."""
     fields = {name: value for name, value in record.items() if name not in ("id", "version")}
+    encoded = _encoded(fields, 1)
     try:
-        text = orjson.dumps(_encoded(fields, 1))
+        text = orjson.dumps(encoded)
     except orjson.JSONEncodeError as error:
         raise Invalid(f"cannot store the record: {error}") from error
     if len(text) > MAX_BYTES:
