@@ -56,11 +56,8 @@ class Tasks:
             running = list(self._running)
             for task in running:
                 task.cancel()
-            for task in running:
-                with contextlib.suppress(asyncio.CancelledError, Exception):
-                    await task
-                # Awaiting a task that had ended already does not let its callback run, and this loop would never end.
-                self._running.discard(task)
+            await asyncio.wait(running)
+            self._running.difference_update(running)
 
     async def __aenter__(self) -> Self:
         return self

@@ -1,0 +1,1 @@
+"""What tests and the simulator share: a whole installation in one process."""
