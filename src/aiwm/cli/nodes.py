@@ -1,0 +1,65 @@
+"""`aiwm nodes`."""
+
+from typing import Annotated
+
+import typer
+
+from aiwm.cli.nouns import FileOption, Reference, Spec, documents_or, noun_app, pairs, show_view
+from aiwm.cli.output import Column, Format, Output, age, size
+from aiwm.cli.session import run, signed_in
+from aiwm.protocol.resources.nodes import Node
+from aiwm.protocol.states import NodeRole
+
+SPEC: Spec[Node] = Spec(
+    singular="node",
+    plural="nodes",
+    of=lambda client: client.nodes,
+    columns=(
+        Column("NAME", lambda node: node.name),
+        Column("STATUS", lambda node: node.status.value),
+        Column("ROLE", lambda node: ",".join(role.value for role in node.role)),
+        Column("GPUS", lambda node: str(len(node.gpu_devices))),
+        Column("CORES", lambda node: str(node.cpu_cores or "-")),
+        Column("RAM", lambda node: size(node.ram_total, "MiB")),
+        Column("ENGINES", lambda node: ",".join(engine.name for engine in node.engines) or "-"),
+        Column("SEEN", lambda node: age(node.last_heartbeat)),
+        Column("ID", lambda node: node.node_id),
+    ),
+)
+
+app = noun_app(SPEC)
+
+
+@app.command()
+def create(
+    name: Annotated[str | None, typer.Argument(help="Its name, unique in your organization.")] = None,
+    file: FileOption = None,
+    role: Annotated[list[NodeRole] | None, typer.Option(help="worker when not given; may be repeated.")] = None,
+    label: Annotated[list[str] | None, typer.Option(help="KEY=VALUE; may be repeated.")] = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Register a node. Then: `aiwm nodes token NAME`, and `aiwm node` on that machine."""
+    fields: dict[str, object] = {"role": [each.value for each in role or []], "labels": pairs(label or [], "--label")}
+    documents = documents_or(file, name, fields)
+
+    async def work() -> None:
+        async with signed_in() as client:
+            SPEC.show(await SPEC.created(client, documents), output)
+
+    run(work())
+
+
+@app.command()
+def token(
+    reference: Reference,
+    expires_in: Annotated[int | None, typer.Option(help="Seconds it is good for; 30 days when not given.")] = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Make a token for the node's daemon (AIWM_NODE_TOKEN); it is shown this once."""
+
+    async def work() -> None:
+        async with signed_in() as client:
+            node_id = await client.nodes.resolve(reference)
+            show_view(await client.nodes.token(node_id, expires_in=expires_in), output)
+
+    run(work())

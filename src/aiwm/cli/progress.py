@@ -1,0 +1,86 @@
+"""Long work, as it goes: bars and a spinner on a terminal, plain lines elsewhere; always on standard error."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+from aiwm.cli.output import console, say, size
+from aiwm.protocol.resources.deployments import Deployment
+from aiwm.sdk.uploads import OnProgress, UploadProgress
+
+_QUARTER = 4
+
+
+@contextlib.contextmanager
+def upload_meter() -> Iterator[OnProgress]:
+    """Shows an upload's progress."""
+    if not sys.stderr.isatty():
+        yield _PlainUpload()
+        return
+    columns = (TextColumn("{task.description:<8}"), BarColumn(), DownloadColumn(binary_units=True))
+    with Progress(*columns, TransferSpeedColumn(), console=console(stderr=True)) as bars:
+        tasks: dict[str, object] = {}
+
+        def told(progress: UploadProgress) -> None:
+            if progress.phase not in tasks:
+                tasks[progress.phase] = bars.add_task(progress.phase, total=progress.bytes_total)
+            bars.update(tasks[progress.phase], completed=progress.bytes_done)  # type: ignore[arg-type]
+
+        yield told
+
+
+class _PlainUpload:
+    """A line when a phase begins, and at each quarter of it."""
+
+    def __init__(self) -> None:
+        self._phase = ""
+        self._quarter = 0
+
+    def __call__(self, progress: UploadProgress) -> None:
+        quarter = progress.bytes_done * _QUARTER // progress.bytes_total if progress.bytes_total else _QUARTER
+        if progress.phase != self._phase:
+            self._phase, self._quarter = progress.phase, 0
+            say(f"{progress.phase} {progress.files} files, {size(progress.bytes_total)}")
+        if quarter > self._quarter:
+            self._quarter = quarter
+            say(f"{progress.phase} {100 * quarter // _QUARTER} %")
+
+
+class StartMeter:
+    """What happens to a deployment while one waits for it: its events as lines, its status beside a spinner."""
+
+    def __init__(self) -> None:
+        self._seen = 0
+        self._status = ""
+        out = console(stderr=True)
+        self._spinner = out.status("waiting") if out.is_terminal else None
+
+    def __enter__(self) -> "StartMeter":
+        if self._spinner is not None:
+            self._spinner.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        if self._spinner is not None:
+            self._spinner.stop()
+
+    def __call__(self, deployment: Deployment) -> None:
+        """To be told of every look at it."""
+        for event in deployment.events[self._seen :]:
+            self._line(f"{event.timestamp:%H:%M:%S}  {event.message}")
+        self._seen = max(self._seen, len(deployment.events))
+        status = deployment.status.value + (f": {deployment.status_reason}" if deployment.status_reason else "")
+        if status != self._status:
+            self._status = status
+            if self._spinner is not None:
+                self._spinner.update(status)
+            else:
+                self._line(status)
+
+    def _line(self, text: str) -> None:
+        if self._spinner is not None:
+            self._spinner.console.print(text, markup=False)
+        else:
+            say(text)
