@@ -20,6 +20,7 @@ from aiwm.daemon.runner import Runner
 from aiwm.daemon.supervisor import Supervisor
 from aiwm.daemon.telemetry import SystemTelemetry, Telemetry, judge_health
 from aiwm.kit.clock import Clock, SystemClock
+from aiwm.kit.machine import machine_mark
 from aiwm.kit.settings import Settings
 from aiwm.kit.tasks import Tasks
 from aiwm.protocol import node_channel as channel
@@ -142,6 +143,7 @@ class Daemon:
                 "engines": engines,
                 "daemon_version": __version__,
                 "advertise_host": self._advertise_host or None,
+                "machine": machine_mark(),
                 "replicas": self._supervisor.inventory(),
             }
         )

@@ -12,6 +12,7 @@ from aiwm.nodes.commands import Commands
 from aiwm.nodes.presence import Presence, Session
 from aiwm.protocol import node_channel as wire
 from aiwm.protocol.errors import AiwmError
+from aiwm.protocol.states import ReplicaState
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,21 @@ class Reports:
         news = rules.as_replica_report(report, replica)
         session.heard(news)
         await self._apply(wish, session.node_id, [news])
+
+    async def progress(self, session: Session, report: wire.ModelProgress) -> None:
+        """A replica that fetches its model says how far it is; only the latest word is kept."""
+        wish = self._book.wish(report.deployment_id or "")
+        if wish is None:
+            return
+
+        def fetching(state: DeploymentState) -> DeploymentState:
+            replica = _replica_of(state, session.node_id, report.replica_id)
+            if replica is None or replica.state is not ReplicaState.PREPARING:
+                return state
+            after = rules.with_replica(state, replica.model_copy(update={"message": rules.fetched(report)}))
+            return rules.settled(state, after, wish, now=self._clock.now())
+
+        await self._book.observe(wish.id, fetching)
 
     async def _apply(self, wish: Wish, node_id: str, news: list[wire.ReplicaReport], *, checked: bool = False) -> None:
         now = self._clock.now()

@@ -4,7 +4,7 @@ from datetime import datetime
 
 from aiwm.deployments.records import EVENTS, READY, DeploymentState, Replica, Wish
 from aiwm.kit.clock import iso, seconds_between
-from aiwm.protocol.node_channel import DeploymentStatusReport, ReplicaReport
+from aiwm.protocol.node_channel import DeploymentStatusReport, ModelProgress, ReplicaReport
 from aiwm.protocol.notifications import QUEUE
 from aiwm.protocol.resources.deployments import DeploymentEvent
 from aiwm.protocol.states import DeploymentStatus, Desired, EventSeverity, ReplicaState
@@ -54,6 +54,12 @@ def absorbed(replica: Replica, report: ReplicaReport) -> Replica:
     if report.state is ReplicaState.STOPPED:
         changes["health"] = None
     return replica.model_copy(update=changes)
+
+
+def fetched(report: ModelProgress) -> str:
+    """How far a download is, in words."""
+    done = f"{report.bytes_done / 2**20:.0f} MiB"
+    return f"fetching the model: {done}" + (f" of {report.bytes_total / 2**20:.0f}" if report.bytes_total else "")
 
 
 def with_replica(state: DeploymentState, changed: Replica) -> DeploymentState:

@@ -39,6 +39,10 @@ class Listener(Protocol):
         """News of one replica."""
         ...
 
+    async def progress(self, session: Session, report: wire.ModelProgress) -> None:
+        """How much of a model a replica has fetched."""
+        ...
+
     async def left(self, session: Session) -> None:
         """The node's current connection has ended."""
         ...
@@ -58,6 +62,7 @@ class NodeChannel(socketio.AsyncNamespace):  # type: ignore[misc]
             wire.HEARTBEAT: (wire.Heartbeat, self._heartbeat),
             wire.METRICS: (wire.Metrics, self._metrics),
             wire.DEPLOYMENT_STATUS: (wire.DeploymentStatusReport, self._status),
+            wire.MODEL_PROGRESS: (wire.ModelProgress, self._progress),
             wire.COMMAND_ACK: (wire.CommandAck, self._acknowledged),
             wire.COMMAND_RESULT: (wire.CommandResult, self._result),
         }
@@ -175,6 +180,10 @@ class NodeChannel(socketio.AsyncNamespace):  # type: ignore[misc]
     async def _status(self, session: Session, report: wire.DeploymentStatusReport) -> None:
         if self._listener is not None:
             await self._listener.status(session, report)
+
+    async def _progress(self, session: Session, report: wire.ModelProgress) -> None:
+        if self._listener is not None:
+            await self._listener.progress(session, report)
 
     async def _acknowledged(self, session: Session, ack: wire.CommandAck) -> None:
         self.commands.acknowledged(session, ack)

@@ -8,8 +8,9 @@ from urllib.parse import quote
 
 from aiwm.daemon.engines.base import Address, EnginePlan, Ports
 from aiwm.daemon.engines.triton_install import find_version, open_install
-from aiwm.daemon.engines.triton_repository import lay_out, model_name
+from aiwm.daemon.engines.triton_repository import lay_out
 from aiwm.protocol.node_channel import DeployCommand
+from aiwm.protocol.resources.deployments import served_name
 
 _EXIT_SECONDS = 25
 _LOAD_FAILED = re.compile(r"failed to load '[^']+' version \d+: (.+)")
@@ -33,7 +34,7 @@ class TritonEngine:
         install = open_install(self._binary, self._own)
         repository = workspace / "repository"
         shutil.rmtree(repository, ignore_errors=True)
-        name = model_name(order.deployment_name)
+        name = served_name(order.deployment_name)
         lay_out(artifact, repository, name)
         region = f"aiwm_{order.replica_id}_"
         local = f"http://{address.local}:{ports.http}/v2"

@@ -9,12 +9,6 @@ from aiwm.protocol.errors import Invalid
 CONFIG = "config.pbtxt"
 
 
-def model_name(deployment_name: str) -> str:
-    """The deployment's name as a folder and model name: the same, but for what would lead elsewhere."""
-    name = re.sub(r"[\x00-\x1f/\\*]", "_", deployment_name)
-    return f"_{name[1:]}" if name.startswith(".") else name
-
-
 def lay_out(artifact: Path, repository: Path, served_as: str) -> None:
     """Builds `repository` so that the artifact's model is served as `served_as`.
 
