@@ -72,9 +72,10 @@ def unpack(
         raise _corrupt(str(error) or type(error).__name__) from error
     except OSError as error:
         _clear(into)
-        raise Unavailable(
-            f"cannot unpack the archive: {error.strerror or error}", code="STORAGE_UNAVAILABLE"
-        ) from error
+        if error.errno not in _DISK_FAULTS:
+            # A damaged table of contents makes the reader seek to where no file can.
+            raise _corrupt(str(error)) from error
+        raise Unavailable(f"cannot unpack the archive: {error.strerror}", code="STORAGE_UNAVAILABLE") from error
     except BaseException:
         _clear(into)
         raise

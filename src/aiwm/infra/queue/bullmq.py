@@ -121,8 +121,25 @@ def _wire_options(job_id: str, options: JobOptions) -> dict[str, object]:
     }
 
 
+def _mend(options: dict[str, Any]) -> None:
+    """Gives what other writers left out or got wrong a value that the library can settle a job with."""
+    options.setdefault("removeOnComplete", _KEEP_DONE)
+    options.setdefault("removeOnFail", _KEEP_FAILED)
+    if type(options.get("attempts")) is not int:
+        options["attempts"] = 1
+    backoff = options.get("backoff")
+    if not (isinstance(backoff, dict) and backoff.get("type") in ("fixed", "exponential")):
+        backoff = {"type": "exponential"}
+    if type(backoff.get("delay")) is not int:
+        backoff["delay"] = round(_PLAIN.backoff * 1000)
+    options["backoff"] = backoff
+
+
 class _Worker(bullmq.Worker):  # type: ignore[misc]
     """The library's worker, except that a job it cannot read is failed with a reason instead of stalling."""
+
+    async def getNextJob(self, token: str) -> Any:
+        return None if self.closing else await super().getNextJob(token)
 
     async def nextJobFromJobData(self, job_data: Any = None, job_id: Any = None, *rest: Any) -> Any:
         try:
@@ -186,16 +203,18 @@ class _Consumer:
 
     async def _end_fetching(self, fetching: "asyncio.Task[None]") -> None:
         self._stopping = self._worker.closing = True
+        self._slots.release()
         if self._worker.waiting:
             self._worker.waiting.cancel()
-        elif self._slots.locked():
-            fetching.cancel()
+        # A fetch that is under way may already have its job: it is let finish, and cut off only in an outage.
         await asyncio.wait([fetching], timeout=3)
 
     async def _fetch_all(self) -> None:
         pauses, away = delays(0.1, 2), False
         while not self._stopping:
             await self._slots.acquire()
+            if self._stopping:
+                return
             job = None
             try:
                 # Without it, delayed jobs start up to a second late: the library does not ask what Redis can do.
@@ -247,8 +266,8 @@ class _Consumer:
 
     async def _settle(self, raw: Any, failure: Failure | None) -> None:
         """Tells Redis what became of the job, through a short outage; after a long one it is delivered again."""
-        raw.opts.setdefault("removeOnComplete", _KEEP_DONE)
-        raw.opts.setdefault("removeOnFail", _KEEP_FAILED)
+        _mend(raw.opts)
+        raw.attempts = raw.opts["attempts"]
         cause: Exception | None = None
         for pause, _ in zip(delays(0.2, 2), range(5), strict=False):
             try:
