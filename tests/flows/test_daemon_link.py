@@ -102,10 +102,9 @@ async def test_a_controller_that_is_away_is_waited_for_ever_longer(tmp_path: Pat
 
 
 async def test_messages_that_make_no_sense_are_survived(tmp_path: Path) -> None:
-    async with controller() as one:
-        async with running(Daemon(settings_for(one, tmp_path), launcher=FakeLauncher(), policy=QUICK)):
-            await until(lambda: one.of(channel.NODE_REGISTER))
-            for body in ({"type": "command.deploy"}, {"type": "command.stop", "data": [1]}, {"type": "news.today"}):
-                await one.emit(body)
-            result = await one.result(await one.command("command.healthCheck", {"later": "field"}))
-            assert result["status"] == "success"
+    async with controller() as one, running(Daemon(settings_for(one, tmp_path), launcher=FakeLauncher(), policy=QUICK)):
+        await until(lambda: one.of(channel.NODE_REGISTER))
+        for body in ({"type": "command.deploy"}, {"type": "command.stop", "data": [1]}, {"type": "news.today"}):
+            await one.emit(body)
+        result = await one.result(await one.command("command.healthCheck", {"later": "field"}))
+        assert result["status"] == "success"
