@@ -1,8 +1,8 @@
 """Facts that others must hear of, written in the same record write as the change they tell, and relayed from there.
 
 A fact is a job for a queue, or a record for a collection that only grows. Its id is the record's id and the record's
-own count of facts, so it is the same however often it is published, and consumers tell it once. The relay publishes a record's facts in order and then trims them;
-a crash between the two publishes them again under the same ids.
+own count of facts, so it is the same however often it is published, and consumers tell it once. The relay publishes a
+record's facts in order and then trims them; a crash between the two publishes them again under the same ids.
 """
 
 import contextlib
