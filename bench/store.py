@@ -130,7 +130,7 @@ async def main() -> None:
 
 def print_table(samples: dict[tuple[str, str], list[Sample]]) -> None:
     """One row for each kind of operation."""
-    print("| operation | ours/s | peer/s | ours CPU µs | peer CPU µs | × less CPU | × faster |")
+    print("| operation | ours/s | peer/s | ours CPU µs | peer CPU µs | times less CPU | times faster |")
     print("|---|---|---|---|---|---|---|")
     for row in dict.fromkeys(row for row, _ in samples):
         ours, peer = (

@@ -15,6 +15,8 @@ from aiwm.protocol.errors import Invalid
 
 MAX_BYTES = 16_000_000
 MAX_DEPTH = 64
+PLAIN = frozenset({str, bool, type(None)})
+"""Types whose values need no look: most of what a record holds."""
 
 _COLLECTION = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
 _FIELD = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
@@ -24,7 +26,7 @@ _ORDERS = frozenset({"lt", "lte", "gt", "gte"})
 
 def scalar(value: object) -> Scalar:
     """`value` as every backend keeps it: times in UTC with whole milliseconds; `Invalid` for what none can keep."""
-    if value is None or isinstance(value, str | bool):
+    if value is None or isinstance(value, (str, bool)):
         return value
     if isinstance(value, int):
         if value not in _BITS_64:

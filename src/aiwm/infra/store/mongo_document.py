@@ -9,7 +9,7 @@ from typing import Any
 
 from bson.int64 import Int64
 
-from aiwm.infra.store.documents import check_depth, key, scalar
+from aiwm.infra.store.documents import PLAIN, check_depth, key, scalar
 from aiwm.infra.store.port import Record
 
 Document = dict[str, Any]
@@ -36,9 +36,11 @@ def _dict_out(value: dict[Any, object], depth: int) -> Document:
 
 
 def _encoded(value: object, depth: int) -> object:
+    if type(value) in PLAIN:
+        return value
     if isinstance(value, dict):
         return _dict_out(value, depth)
-    if isinstance(value, list | tuple):
+    if isinstance(value, (list, tuple)):
         check_depth(depth)
         return [_encoded(each, depth + 1) for each in value]
     return scalar(value)

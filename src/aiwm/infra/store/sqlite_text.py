@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import orjson
 
-from aiwm.infra.store.documents import MAX_BYTES, check_depth, key, scalar
+from aiwm.infra.store.documents import MAX_BYTES, PLAIN, check_depth, key, scalar
 from aiwm.infra.store.port import Record
 from aiwm.protocol.errors import Invalid, TooLarge
 
@@ -35,10 +35,12 @@ def to_text(record: Record) -> str:
 
 
 def _encoded(value: object, depth: int) -> object:
+    if type(value) in PLAIN:
+        return value
     if isinstance(value, dict):
         check_depth(depth)
         return {_key_out(name): _encoded(each, depth + 1) for name, each in value.items()}
-    if isinstance(value, list | tuple):
+    if isinstance(value, (list, tuple)):
         check_depth(depth)
         return [_encoded(each, depth + 1) for each in value]
     kept = scalar(value)
