@@ -1,17 +1,13 @@
 """The shipped classifier is what its script makes of the training rows, and knows rows it never saw."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from scripts import train_classifier
 
 from aiwm import assets
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "scripts"))
-
-import train_classifier  # noqa: E402
 
 
 def _arrays(path: Path) -> tuple[Any, Any]:

@@ -12,7 +12,7 @@ BRIGHTEST = 16.0
 class TritonPythonModel:
     """What Triton's Python backend calls."""
 
-    def initialize(self, args: dict[str, str]) -> None:
+    def initialize(self, _args: dict[str, str]) -> None:
         """Reads the weights that lie beside this file."""
         with np.load(Path(__file__).parent / "weights.npz") as weights:
             self._weights = {name: weights[name] for name in weights.files}
