@@ -76,7 +76,7 @@ def without_name(config: str) -> str:
 
 
 _TOKEN = re.compile(r"""#[^\n]*|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|[{}\[\]]|\w+""")
-_VALUE = re.compile(r"""\s*:\s*("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')\s*[,;]?""")
+_VALUE = re.compile(r"""\s*:\s*("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')(?:\s*[,;])?""")
 
 
 def _top_level_names(config: str) -> Iterator[tuple[int, int]]:

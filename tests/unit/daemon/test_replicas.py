@@ -1,0 +1,86 @@
+"""Decisions about replicas."""
+
+import pytest
+from tests.daemon_support import order
+
+from aiwm.daemon.replicas import (
+    Next,
+    Policy,
+    ReplicaRecord,
+    Verdict,
+    after_end,
+    judge_deploy,
+    judge_stop,
+    report,
+    status_report,
+)
+from aiwm.protocol.states import DeploymentStatus, ReplicaState
+
+POLICY = Policy(most_failures=3, stable=60)
+
+
+def record(state: ReplicaState, generation: int = 5) -> ReplicaRecord:
+    return ReplicaRecord(order=order(generation=generation), state=state)
+
+
+@pytest.mark.parametrize(
+    ("known", "buried", "generation", "verdict"),
+    [
+        (None, None, 1, Verdict.ACT),
+        (None, 4, 4, Verdict.GONE),
+        (None, 4, 5, Verdict.ACT),
+        (record(ReplicaState.RUNNING), None, 4, Verdict.STALE),
+        (record(ReplicaState.RUNNING), None, 5, Verdict.ALREADY),
+        (record(ReplicaState.RUNNING), None, 6, Verdict.ACT),
+        (record(ReplicaState.PREPARING), None, 5, Verdict.ALREADY),
+        (record(ReplicaState.FAILED), None, 5, Verdict.ACT),
+        (record(ReplicaState.FAILED), None, 4, Verdict.STALE),
+        (record(ReplicaState.STOPPING), None, 5, Verdict.GONE),
+        (record(ReplicaState.STOPPING), None, 6, Verdict.ACT),
+    ],
+)
+def test_a_deploy_counts_by_its_generation(
+    known: ReplicaRecord | None, buried: int | None, generation: int, verdict: Verdict
+) -> None:
+    assert judge_deploy(known, buried, generation) is verdict
+
+
+@pytest.mark.parametrize(
+    ("known", "generation", "verdict"),
+    [
+        (None, 1, Verdict.ALREADY),
+        (record(ReplicaState.RUNNING), None, Verdict.ACT),
+        (record(ReplicaState.RUNNING), 4, Verdict.STALE),
+        (record(ReplicaState.RUNNING), 5, Verdict.ACT),
+    ],
+)
+def test_a_stop_older_than_what_runs_changes_nothing(
+    known: ReplicaRecord | None, generation: int | None, verdict: Verdict
+) -> None:
+    assert judge_stop(known, generation) is verdict
+
+
+@pytest.mark.parametrize(
+    ("served", "seconds", "failures", "step", "count"),
+    [
+        (False, 0, 0, Next.FAIL, 1),
+        (True, 1, 0, Next.RESTART, 1),
+        (False, 0, 1, Next.RESTART, 2),
+        (True, 1, 2, Next.RESTART, 3),
+        (True, 1, 3, Next.FAIL, 4),
+        (True, 60, 3, Next.RESTART, 1),
+    ],
+)
+def test_an_engine_that_served_gets_more_chances_than_one_that_never_did(
+    served: bool, seconds: float, failures: int, step: Next, count: int
+) -> None:
+    outcome = after_end(served=served, served_seconds=seconds, failures=failures, policy=POLICY)
+    assert outcome == (step, count)
+
+
+def test_every_state_has_a_status_and_reports_survive_the_wire() -> None:
+    for state in ReplicaState:
+        one = record(state)
+        assert status_report(one).status in DeploymentStatus
+        assert report(one).to_wire()["state"] == state
+        assert ReplicaRecord.model_validate(one.to_wire()) == one
