@@ -1,5 +1,6 @@
 """The first run: an organization `default` and a user `admin` in it, so that somebody can sign in at all."""
 
+import contextlib
 import os
 import secrets
 from pathlib import Path
@@ -77,19 +78,19 @@ async def _default_organization(users: Users, clock: Clock) -> str:
 
 def _made_once(path: Path) -> str:
     """The password in the file, made there when there is none; a crash before the user was stored keeps it."""
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            if kept := path.read_text().strip():
-                return kept
-            descriptor = os.open(path, os.O_WRONLY | os.O_TRUNC)
-        password = secrets.token_urlsafe(18)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(password + "\n")
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(secrets.token_urlsafe(18) + "\n")
             file.flush()
             os.fsync(file.fileno())
+        try:
+            # A link appears whole or not at all, and never over a file that another process made first.
+            with contextlib.suppress(FileExistsError):
+                os.link(draft, path)
+        finally:
+            draft.unlink()
+        return path.read_text().strip()
     except OSError as error:
         raise SettingsError(f"cannot keep the admin's password in {path}: {error.strerror}") from error
-    return password

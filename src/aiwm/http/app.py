@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from typing import Any
 from urllib.parse import urlsplit
 
 from fastapi import APIRouter, FastAPI
@@ -17,10 +18,24 @@ from aiwm.http.gate import API, Gate, check_default_deny
 from aiwm.http.health import Check, HttpMetrics, health_router
 from aiwm.http.idempotency import HEADER, Idempotency, IdempotencyKeys
 from aiwm.kit.settings import Settings
+from aiwm.protocol.errors import Problem
 
 _LOCAL = ("127.0.0.1", "localhost")
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+
+
+class Service(FastAPI):
+    """Its schema says that failures are problems, in their own media type."""
+
+    def openapi(self) -> dict[str, Any]:
+        schema = super().openapi()
+        for methods in schema["paths"].values():
+            for operation in methods.values():
+                content = operation["responses"]["default"]["content"]
+                if "application/json" in content:
+                    content[problems.MEDIA_TYPE] = content.pop("application/json")
+        return schema
 
 
 def create_app(
@@ -40,13 +55,14 @@ def create_app(
     Raises `RuntimeError` when a route declares neither a permission nor that it is public.
     """
     registry = registry or CollectorRegistry()
-    app = FastAPI(
+    app = Service(
         title=title,
         version=__version__,
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
         redirect_slashes=False,
+        responses={"default": {"model": Problem, "description": "Why it was not done."}},
     )
     for router in routers:
         app.include_router(router, prefix=API)

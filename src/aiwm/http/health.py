@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
 from starlette.types import Scope
 
-from aiwm.http.gate import PUBLIC, Gate, bearer
+from aiwm.http.gate import API, PUBLIC, Gate, bearer
 from aiwm.protocol.errors import AiwmError
 
 _CHECK_SECONDS = 3.0
@@ -29,7 +29,7 @@ class HttpMetrics:
 
     def observe(self, scope: Scope, status: int, seconds: float) -> None:
         """Counts one request."""
-        route = getattr(scope.get("route"), "path", None) or "unmatched"
+        route = _template(scope)
         self._requests.labels(scope["method"], route, str(status)).inc()
         self._seconds.labels(scope["method"], route).observe(seconds)
 
@@ -56,6 +56,14 @@ def health_router(ready: Mapping[str, Check], gate: Gate, registry: CollectorReg
         return Response(generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     return router
+
+
+def _template(scope: Scope) -> str:
+    """The matched route's path, where parameters have names. A route knows its router's prefix, not that of the API."""
+    path: str | None = getattr(scope.get("route"), "path", None)
+    if path is None:
+        return "unmatched"
+    return API + path if scope["path"].startswith(API + "/") and not path.startswith(API) else path
 
 
 async def _ask(check: Check) -> str:

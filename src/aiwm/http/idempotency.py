@@ -19,6 +19,7 @@ from aiwm.http.paths import takes_raw_body
 from aiwm.http.problems import problem
 from aiwm.infra.store.port import Index, Record, Store, Where
 from aiwm.kit.clock import Clock
+from aiwm.kit.ids import new_id
 from aiwm.protocol.errors import AiwmError, Conflict, FieldError, Invalid
 
 COLLECTION = "idempotency"
@@ -61,6 +62,7 @@ class IdempotencyKeys:
         now = self._clock.now()
         fresh: Record = {
             "id": record_id,
+            "claimId": new_id("claim"),
             "fingerprint": fingerprint,
             "claimedAt": now,
             "expiresAt": now + _KEPT,
@@ -96,8 +98,9 @@ class IdempotencyKeys:
         await self._store.replace(COLLECTION, {**claim, **answer}, version=version)
 
     async def release(self, claim: Record) -> None:
-        """The work failed: the key may be used again."""
-        await self._store.delete(COLLECTION, str(claim["id"]))
+        """The work failed: the key may be used again, unless somebody took the claim over."""
+        mine = (Where("id", "eq", str(claim["id"])), Where("claimId", "eq", str(claim["claimId"])))
+        await self._store.delete_range(COLLECTION, mine)
 
 
 class Idempotency:

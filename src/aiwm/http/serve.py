@@ -1,7 +1,10 @@
 """Serving an application until told to stop: the process decides about signals and logs, not the server."""
 
 import asyncio
+import logging
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import uvicorn
@@ -13,8 +16,16 @@ _BACKLOG = 2048
 
 
 class _Server(uvicorn.Server):
-    def install_signal_handlers(self) -> None:
-        """The process has its own."""
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """The process has handlers of its own."""
+        yield
+
+
+def _worth_a_line(record: logging.LogRecord) -> bool:
+    """Answers that a stop cuts off are no error, though the server logs them as such."""
+    cancelled = record.exc_info is not None and isinstance(record.exc_info[1], asyncio.CancelledError)
+    return not cancelled and "timeout graceful shutdown exceeded" not in record.getMessage()
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -43,6 +54,7 @@ async def serve(
     that cannot be had.
     """
     listener = listener or bind(host, port)
+    logging.getLogger("uvicorn.error").addFilter(_worth_a_line)
     config = uvicorn.Config(
         asgi_app,
         log_config=None,

@@ -91,9 +91,16 @@ def socket_server(*, settings: Settings, ping_interval: float, ping_timeout: flo
         ping_timeout=ping_timeout,
         max_http_buffer_size=MAX_MESSAGE_BYTES,
         namespaces=[],
-        logger=False,
-        engineio_logger=False,
+        logger=_quiet("socketio"),
+        engineio_logger=_quiet("engineio"),
     )
+
+
+def _quiet(library: str) -> logging.Logger:
+    """Given none, the libraries write lines of their own making to standard error; at INFO they log every packet."""
+    logger = log.getChild(library)
+    logger.setLevel(logging.WARNING)
+    return logger
 
 
 def mount(app: FastAPI, sio: SocketServer) -> Any:
