@@ -1,6 +1,5 @@
 """The main road over REST: upload a model, deploy it on a node, see it run, stop it, delete it."""
 
-import hashlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -9,45 +8,14 @@ import pytest
 import pytest_asyncio
 
 from aiwm.infra.queue.port import Job
+from aiwm.testing.road import model_is, ready_model
 from aiwm.testing.world import World, eventually, open_world
-
-CONTENT = {"config.pbtxt": b'backend: "python"\n', "1/model.py": b"class TritonPythonModel: ...\n", "1/empty": b""}
 
 
 @pytest_asyncio.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
     async with open_world(tmp_path) as opened:
         yield opened
-
-
-async def a_ready_model(world: World, name: str = "digits", files: dict[str, bytes] | None = None) -> str:
-    model = await world.call("POST", "/api/v1/models", json={"name": name, "framework": "triton"}, expect=201)
-    model_id = str(model["modelId"])
-    await upload(world, model_id, files or CONTENT)
-    await eventually(lambda: model_is(world, model_id, "ready"))
-    return model_id
-
-
-async def upload(world: World, model_id: str, files: dict[str, bytes], **extra: object) -> None:
-    wanted = [
-        {"path": path, "size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-        for path, content in files.items()
-    ]
-    begun: Any = await world.call(
-        "POST", f"/api/v1/models/{model_id}/uploads", json={"files": wanted, **extra}, expect=201
-    )
-    done = []
-    for file in begun["files"]:
-        (part,) = file["parts"]
-        async with world.http.put(part["url"], data=files[file["path"]], headers={"Authorization": ""}) as answer:
-            assert answer.status == 200, await answer.text()
-            done.append({"path": file["path"], "parts": [{"partNumber": 1, "etag": answer.headers["ETag"]}]})
-    path = f"/api/v1/models/{model_id}/uploads/{begun['uploadId']}/complete"
-    await world.call("POST", path, json={"files": done}, expect=202)
-
-
-async def model_is(world: World, model_id: str, status: str) -> bool:
-    return (await world.call("GET", f"/api/v1/models/{model_id}", expect=200))["downloadStatus"] == status
 
 
 async def a_deployment(world: World, **params: object) -> dict[str, Any]:
@@ -60,7 +28,7 @@ async def deployment(world: World, deployment_id: str) -> dict[str, Any]:
 
 async def becomes(world: World, deployment_id: str, status: str) -> None:
     async def so() -> bool:
-        return (await deployment(world, deployment_id))["status"] == status
+        return bool((await deployment(world, deployment_id))["status"] == status)
 
     await eventually(so)
 
@@ -73,7 +41,7 @@ async def test_a_model_is_uploaded_deployed_seen_running_stopped_and_deleted(wor
 
     world.controller.tasks.spawn("noti queue", world.infra.queues.consume("noti", hear))
     node_id = await world.node("gpu-1")
-    model_id = await a_ready_model(world)
+    model_id = await ready_model(world)
     made = await world.call(
         "POST",
         "/api/v1/deployments",
@@ -113,7 +81,7 @@ async def test_a_model_is_uploaded_deployed_seen_running_stopped_and_deleted(wor
 
 async def test_deleting_a_running_deployment_stops_it_first(world: World) -> None:
     await world.node("gpu-1")
-    made = await a_deployment(world, modelId=await a_ready_model(world))
+    made = await a_deployment(world, modelId=await ready_model(world))
     await becomes(world, made["deploymentId"], "running")
     await world.call("DELETE", f"/api/v1/deployments/{made['deploymentId']}", expect=202)
 
@@ -126,7 +94,7 @@ async def test_deleting_a_running_deployment_stops_it_first(world: World) -> Non
 
 
 async def test_without_a_node_a_deployment_waits_and_says_why_and_starts_when_one_comes(world: World) -> None:
-    made = await a_deployment(world, modelId=await a_ready_model(world))
+    made = await a_deployment(world, modelId=await ready_model(world))
 
     async def waits() -> bool:
         seen = await deployment(world, made["deploymentId"])
@@ -169,7 +137,7 @@ async def test_a_bad_upload_is_refused_by_code(world: World, files: list[dict[st
 
 
 async def test_a_deployed_model_cannot_be_deleted(world: World) -> None:
-    model_id = await a_ready_model(world)
+    model_id = await ready_model(world)
     await a_deployment(world, modelId=model_id)
     answer = await world.call("DELETE", f"/api/v1/models/{model_id}", expect=409)
     assert answer["code"] == "MODEL_IN_USE"

@@ -100,8 +100,11 @@ async def _chained(begin: list[bytes], rest: AsyncIterator[bytes]) -> AsyncItera
 
 
 def _request_headers(request: Request) -> dict[str, str]:
-    return {
+    passed = {
         name: value
         for name, value in request.headers.items()
         if name not in _NOT_PASSED_ON and name not in _OURS and not name.startswith("x-forwarded-")
     }
+    # Without it the client would ask for gzip by itself, and a caller that did not would get an answer it cannot read.
+    passed.setdefault("accept-encoding", "identity")
+    return passed

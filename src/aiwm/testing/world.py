@@ -96,13 +96,13 @@ async def _ended(daemon: Daemon, running: "asyncio.Task[None]") -> None:
 
 
 @asynccontextmanager
-async def open_world(folder: Path) -> AsyncIterator[World]:
-    """An installation below `folder` that lives as long as the context; admin is signed in."""
+async def open_world(folder: Path, *, store: str = ":memory:") -> AsyncIterator[World]:
+    """An installation below `folder`, on the SQLite file `store`, with admin signed in; it ends with the context."""
     async with AsyncExitStack() as stack:
         listener = bind("127.0.0.1", 0)
         port = int(listener.getsockname()[1])
         settings = Settings(data_dir=folder, port=port, admin_password=ADMIN_PASSWORD)
-        infra = await _infra(stack, settings, folder)
+        infra = await _infra(stack, settings, folder, store)
         tasks = await stack.enter_async_context(Tasks())
         upstream = await stack.enter_async_context(Upstream())
         controller = compose(infra, tasks)
@@ -128,9 +128,9 @@ async def _served(stop: asyncio.Event, serving: "asyncio.Task[None]") -> None:
     await serving
 
 
-async def _infra(stack: AsyncExitStack, settings: Settings, folder: Path) -> Infra:
+async def _infra(stack: AsyncExitStack, settings: Settings, folder: Path, store_path: str) -> Infra:
     clock = SystemClock()
-    store = await open_sqlite(":memory:")
+    store = await open_sqlite(store_path)
     stack.push_async_callback(store.close)
     queues = MemoryQueues()
     stack.push_async_callback(queues.close)
