@@ -4,7 +4,6 @@ Pure: a permission that no role has is denied, and so is one that nobody has hea
 """
 
 from aiwm.access.principal import Principal
-from aiwm.infra.store.port import Any, Condition, Where
 from aiwm.protocol.errors import Denied
 from aiwm.protocol.resources.base import Owner
 from aiwm.protocol.states import Role
@@ -25,16 +24,6 @@ PERMISSIONS: dict[Role, frozenset[str]] = {
 def may(principal: Principal, permission: str) -> bool:
     """Whether one of its roles has `permission`."""
     return any(permission in PERMISSIONS[role] for role in principal.roles)
-
-
-def scope(principal: Principal) -> tuple[Condition, ...]:
-    """Conditions that keep a query of owned records to what the caller may see."""
-    if principal.is_universe:
-        return ()
-    shared = Where("owner.orgId", "eq", None)
-    if principal.org_id is None:
-        return (shared,)
-    return (Any((Where("owner.orgId", "eq", principal.org_id), shared)),)
 
 
 def visible(principal: Principal, org_id: str | None) -> bool:

@@ -9,6 +9,7 @@ from fastapi.responses import StreamingResponse
 from aiwm.access import policy
 from aiwm.access.guard import Guard
 from aiwm.access.principal import Principal
+from aiwm.access.scope import scope
 from aiwm.deployments.book import Book
 from aiwm.deployments.logs import Logs
 from aiwm.deployments.placement import Fleet
@@ -85,7 +86,7 @@ def deployments_router(
     async def list_deployments(
         who: Annotated[Principal, reader], what: Annotated[Listing, Depends(listing)]
     ) -> Page[Deployment]:
-        query = to_query(what, filterable=_FILTERS, sortable=_SORTS, search=_SEARCH, scope=policy.scope(who))
+        query = to_query(what, filterable=_FILTERS, sortable=_SORTS, search=_SEARCH, scope=scope(who))
         views, total = await deployments.page(query)
         return page_of(views, what, total)
 

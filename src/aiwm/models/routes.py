@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Response
 from aiwm.access import policy
 from aiwm.access.guard import Guard
 from aiwm.access.principal import Principal
+from aiwm.access.scope import scope
 from aiwm.http.conditional import check_version, if_match
 from aiwm.http.paging import Listing, listing, page_of, to_query
 from aiwm.models.records import ModelRecord
@@ -57,7 +58,7 @@ def models_router(models: ModelService, uploads: UploadService, guard: Guard, in
 
     @router.get("")
     async def list_models(who: Annotated[Principal, reader], what: Annotated[Listing, Depends(listing)]) -> Page[Model]:
-        query = to_query(what, filterable=_FILTERS, sortable=_SORTS, search=_SEARCH, scope=policy.scope(who))
+        query = to_query(what, filterable=_FILTERS, sortable=_SORTS, search=_SEARCH, scope=scope(who))
         views, total = await models.page(query)
         return page_of(views, what, total)
 

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Response
 from aiwm.access import policy
 from aiwm.access.guard import Guard
 from aiwm.access.principal import Principal
+from aiwm.access.scope import scope
 from aiwm.http.conditional import check_version, if_match
 from aiwm.http.paging import Listing, listing, page_of, to_query
 from aiwm.nodes.records import NodeRecord
@@ -40,7 +41,7 @@ def nodes_router(nodes: NodeService, guard: Guard, disconnect: Callable[[str], A
 
     @router.get("")
     async def list_nodes(who: Annotated[Principal, reader], what: Annotated[Listing, Depends(listing)]) -> Page[Node]:
-        query = to_query(what, filterable=_FILTERS, sortable=_SORTS, search=_SEARCH, scope=policy.scope(who))
+        query = to_query(what, filterable=_FILTERS, sortable=_SORTS, search=_SEARCH, scope=scope(who))
         views, total = await nodes.page(query)
         return page_of(views, what, total)
 

@@ -4,6 +4,7 @@ import pytest
 
 from aiwm.access import policy
 from aiwm.access.principal import Principal
+from aiwm.access.scope import scope
 from aiwm.infra.store.port import Any, Where
 from aiwm.protocol.errors import Denied
 from aiwm.protocol.states import PrincipalKind, Role
@@ -44,9 +45,9 @@ def test_nobody_may_what_is_unknown_and_who_has_no_role_may_nothing() -> None:
 
 def test_a_query_of_an_organization_sees_its_own_and_what_is_shared() -> None:
     shared = Where("owner.orgId", "eq", None)
-    assert policy.scope(_who(Role.ORGANIZATION_VIEWER)) == (Any((Where("owner.orgId", "eq", "org-1"), shared)),)
-    assert policy.scope(_who(Role.ORGANIZATION_VIEWER, org_id=None)) == (shared,)
-    assert policy.scope(_who(Role.UNIVERSE_VIEWER)) == ()
+    assert scope(_who(Role.ORGANIZATION_VIEWER)) == (Any((Where("owner.orgId", "eq", "org-1"), shared)),)
+    assert scope(_who(Role.ORGANIZATION_VIEWER, org_id=None)) == (shared,)
+    assert scope(_who(Role.UNIVERSE_VIEWER)) == ()
 
 
 def test_what_is_visible_agrees_with_the_scope() -> None:
