@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -22,7 +21,7 @@ from aiwm.protocol import node_channel as channel
 from aiwm.protocol.states import EngineName
 
 CHILD = """
-import asyncio, sys
+import asyncio, signal, sys
 from pathlib import Path
 from aiwm.daemon.daemon import Daemon
 from aiwm.daemon.launchers.process import ProcessLauncher
@@ -34,17 +33,22 @@ async def main():
     settings = Settings(data_dir=Path(sys.argv[1]), controller_url=sys.argv[2], node_token=TOKEN)
     lifeline = int(sys.argv[3]) if len(sys.argv) > 3 else None
     launcher = ProcessLauncher({EngineName.TRITON: TinyEngine()}, lifeline=lifeline)
-    await Daemon(settings, launcher=launcher, policy=QUICK, lifeline=lifeline).run()
+    daemon = Daemon(settings, launcher=launcher, policy=QUICK, lifeline=lifeline)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, daemon.stop)
+    await daemon.run()
 
 asyncio.run(main())
 """
 
 
-def start_daemon(one: Controller, data_dir: Path, *, lifeline: int | None = None) -> "subprocess.Popen[bytes]":
+async def start_daemon(one: Controller, data_dir: Path, *, lifeline: int | None = None) -> asyncio.subprocess.Process:
     """A daemon in a process of its own, with tiny engines."""
     arguments = [str(data_dir), one.url] + ([] if lifeline is None else [str(lifeline)])
-    return subprocess.Popen(
-        [sys.executable, "-c", CHILD, *arguments],
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        CHILD,
+        *arguments,
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
         pass_fds=() if lifeline is None else (lifeline,),
     )
@@ -88,16 +92,16 @@ async def node(one: Controller, data_dir: Path, engine: TinyEngine, **launching:
 
 async def test_a_killed_daemon_finds_the_very_same_engine_again(tmp_path: Path) -> None:
     async with controller() as one:
-        first = start_daemon(one, tmp_path)
+        first = await start_daemon(one, tmp_path)
         try:
             await deploy(one)
             engine = identity(tmp_path)
         finally:
             first.kill()
-            first.wait()
+            await first.wait()
         assert alive(engine)
         one.messages.clear()
-        second = start_daemon(one, tmp_path)
+        second = await start_daemon(one, tmp_path)
         try:
             register = (await until(lambda: one.of(channel.NODE_REGISTER)))[0]["data"]
             assert [(each["replicaId"], each["state"]) for each in register["replicas"]] == [("replica-1", "running")]
@@ -108,22 +112,22 @@ async def test_a_killed_daemon_finds_the_very_same_engine_again(tmp_path: Path) 
             await until(lambda: not alive(engine))
         finally:
             second.terminate()
-            second.wait()
+            await second.wait()
 
 
 async def test_an_engine_that_ended_while_the_daemon_was_away_is_started_again(tmp_path: Path) -> None:
     async with controller() as one:
-        first = start_daemon(one, tmp_path)
+        first = await start_daemon(one, tmp_path)
         try:
             await deploy(one)
             engine = identity(tmp_path)
         finally:
             first.kill()
-            first.wait()
+            await first.wait()
         os.kill(engine[0], signal.SIGKILL)
         await until(lambda: state_of(tmp_path)["ended"])
         one.messages.clear()
-        second = start_daemon(one, tmp_path)
+        second = await start_daemon(one, tmp_path)
         try:
             await until(lambda: "running" in one.states("replica-1"))
             assert identity(tmp_path) != engine
@@ -132,7 +136,7 @@ async def test_an_engine_that_ended_while_the_daemon_was_away_is_started_again(t
             await stop(one)
         finally:
             second.terminate()
-            second.wait()
+            await second.wait()
 
 
 async def test_a_pid_that_belongs_to_somebody_else_by_now_is_not_adopted(tmp_path: Path) -> None:
@@ -218,23 +222,25 @@ async def test_when_the_lifelines_last_writer_is_gone_daemon_and_engine_end(
     reader, writer = os.pipe()
     try:
         async with controller() as one:
-            daemon = start_daemon(one, tmp_path, lifeline=reader)
+            daemon = await start_daemon(one, tmp_path, lifeline=reader)
             os.close(reader)
             try:
                 await deploy(one)
                 engine = identity(tmp_path)
                 if kill_daemon_first:
                     daemon.kill()
-                    daemon.wait()
+                    await daemon.wait()
                     assert alive(engine)
                 os.close(writer)
                 writer = -1
                 await until(lambda: not alive(engine))
-                await asyncio.to_thread(daemon.wait, 8)
+                async with asyncio.timeout(8):
+                    await daemon.wait()
                 await until(lambda: keeper.start_time(state_of(tmp_path)["keeperPid"]) is None)
             finally:
-                daemon.kill()
-                daemon.wait()
+                if daemon.returncode is None:
+                    daemon.kill()
+                await daemon.wait()
     finally:
         if writer >= 0:
             os.close(writer)
