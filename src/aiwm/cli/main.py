@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from aiwm.cli import deployments, login, models, nodes, notifications
+from aiwm.cli import demo, deployments, login, models, nodes, notifications
 
 _PROCESSES = (
     "Processes, each with its own --help: aiwm up (everything on this machine), controller, noti, worker, node."
@@ -26,6 +26,7 @@ app.add_typer(models.app, name="models")
 app.add_typer(deployments.app, name="deployments")
 app.add_typer(notifications.app, name="notifications")
 app.command()(notifications.watch)
+app.command()(demo.demo)
 
 
 def _version(wanted: bool) -> None:

@@ -58,12 +58,19 @@ class _Part:
 
 
 def local_files(source: Path) -> dict[str, Path]:
-    """What `source` holds: paths relative to it (the name alone for a file), sorted. Raises `Invalid`."""
+    """What `source` holds: paths relative to it (the name alone for a file), sorted. Raises `Invalid`.
+
+    Python's own `__pycache__` folders are left out: they are made anew wherever the model runs.
+    """
     if source.is_file():
         return {source.name: source}
     if not source.is_dir():
         raise Invalid(f"cannot upload {source}: there is no such file or folder", code="UPLOAD_SOURCE_MISSING")
-    found = {file.relative_to(source).as_posix(): file for file in sorted(source.rglob("*")) if file.is_file()}
+    found = {
+        file.relative_to(source).as_posix(): file
+        for file in sorted(source.rglob("*"))
+        if file.is_file() and "__pycache__" not in file.relative_to(source).parts
+    }
     if not found:
         raise Invalid(f"cannot upload {source}: the folder holds no files", code="UPLOAD_EMPTY")
     return found
