@@ -159,6 +159,7 @@ class LocalObjects:
 
     async def _upload(self, key: str, upload_id: str) -> Path:
         """The upload's folder, if it is an upload of this key."""
+        checked_key(key)
         upload = self._uploads / upload_id
         if not _UPLOAD_ID.fullmatch(upload_id):
             raise _no_upload(upload_id)
@@ -166,7 +167,7 @@ class LocalObjects:
             stored = await asyncio.to_thread((upload / "key").read_text)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise _no_upload(upload_id) from error
-        if stored != checked_key(key):
+        if stored != key:
             raise _no_upload(upload_id)
         return upload
 

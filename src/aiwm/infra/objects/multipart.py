@@ -1,5 +1,6 @@
 """S3's multipart calls over presigned URLs: begin, list, complete, abort, and making a bucket."""
 
+import io
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 from xml.sax.saxutils import escape
@@ -76,7 +77,8 @@ class MultipartCalls:
     ) -> ET.Element | None:
         url = URL(self._signer.url(method, key, expires=_EXPIRES, query=query), encoded=True)
         try:
-            async with self._session.request(method, url, data=body, timeout=_TIMEOUT) as answer:
+            sent = io.BytesIO(body.encode()) if body is not None else None
+            async with self._session.request(method, url, data=sent, timeout=_TIMEOUT) as answer:
                 raw = await _bounded(answer.content)
                 status = answer.status
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
