@@ -50,7 +50,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """An index over fields. `unique` ones are sparse: a record in which any of the fields is missing is not in them."""
+    """An index over fields. A `unique` one has one field and is sparse: a record in which it is missing is not in it."""
 
     collection: str
     fields: tuple[str, ...]

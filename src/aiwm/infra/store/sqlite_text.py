@@ -39,7 +39,10 @@ def _encoded(value: object, depth: int) -> object:
         return value
     if isinstance(value, dict):
         check_depth(depth)
-        return {_key_out(name): _encoded(each, depth + 1) for name, each in value.items()}
+        return {
+            name if type(name) is str and name[:1] != "$" else _key_out(name): _encoded(each, depth + 1)
+            for name, each in value.items()
+        }
     if isinstance(value, (list, tuple)):
         check_depth(depth)
         return [_encoded(each, depth + 1) for each in value]
