@@ -46,6 +46,7 @@ class Controller:
         self.files: dict[str, bytes] = {}
         self.fetched: list[str] = []
         self.heartbeat_ms, self.metrics_ms = 30_000, 10_000
+        self.hold: asyncio.Event | None = None
         self.sid: str | None = None
         self.port = 0
         self._runner: web.AppRunner | None = None
@@ -80,8 +81,10 @@ class Controller:
                 task.cancel()
 
     async def _blob(self, request: web.Request) -> web.Response:
-        name = request.match_info["name"]
+        name = request.raw_path.partition("?")[2] or request.match_info["name"]
         self.fetched.append(name)
+        if self.hold is not None:
+            await self.hold.wait()
         return web.Response(body=self.files[name]) if name in self.files else web.Response(status=404)
 
     async def _connect(self, sid: str, environ: object, auth: dict[str, str]) -> None:

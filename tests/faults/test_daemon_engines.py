@@ -16,6 +16,7 @@ from tests.daemon_support import QUICK, TOKEN, Controller, TinyEngine, controlle
 
 from aiwm.daemon import keeper
 from aiwm.daemon.daemon import Daemon
+from aiwm.daemon.engines.base import Ports
 from aiwm.daemon.launchers.process import ProcessLauncher
 from aiwm.protocol import node_channel as channel
 from aiwm.protocol.states import EngineName
@@ -256,3 +257,42 @@ async def test_the_daemons_secrets_stay_out_of_engines(tmp_path: Path, monkeypat
         assert "['HOME', 'LANG'," in text
         assert "'MINE'" in text
         assert "TOKEN" not in text
+
+
+async def test_a_port_that_is_always_taken_is_the_stated_reason(tmp_path: Path) -> None:
+    async with controller() as one:
+        # The program that has the port answers like an engine: its answers must not be taken for the engine's.
+        other = await asyncio.start_server(_answer_200, "127.0.0.1", 0)
+        port = other.sockets[0].getsockname()[1]
+        daemon = Daemon(
+            settings_for(one, tmp_path),
+            launcher=ProcessLauncher({EngineName.TRITON: TinyEngine("import time; time.sleep(0.3)")}),
+            policy=QUICK,
+            choose=lambda _: Ports(port, port, port),
+        )
+        async with running(daemon):
+            await until(lambda: one.of(channel.NODE_REGISTER))
+            result = await one.result(await one.command("command.deploy", order().to_wire()))
+            assert result["error"]["code"] == "CONTAINER_START_FAILED"
+            assert f"port {port} is already taken on the node" in result["error"]["message"]
+            assert "running" not in one.states("replica-1")
+            await stop(one)
+        other.close()
+        await other.wait_closed()
+
+
+async def _answer_200(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+    await writer.drain()
+    writer.close()
+
+
+async def test_a_newer_generation_replaces_the_engine(tmp_path: Path) -> None:
+    async with controller() as one, node(one, tmp_path, TinyEngine()):
+        await deploy(one)
+        before = identity(tmp_path)
+        await deploy(one, generation=2)
+        assert not alive(before)
+        assert alive(identity(tmp_path))
+        assert one.of(channel.DEPLOYMENT_STATUS)[-1]["data"]["generation"] == 2

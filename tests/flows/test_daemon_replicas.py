@@ -1,5 +1,7 @@
 """A command's way through the daemon: acknowledged, carried out, told, answered once."""
 
+import asyncio
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -151,3 +153,73 @@ async def test_an_engine_that_crashes_is_started_again_and_the_reason_is_told(tm
         messages = [each["data"].get("message", "") for each in one.of(channel.DEPLOYMENT_STATUS)]
         assert any("ended with code 139" in message and "restart 1" in message for message in messages)
         assert one.of(channel.DEPLOYMENT_STATUS)[-1]["data"]["restarts"] == 1
+
+
+async def test_an_engine_that_does_not_answer_is_unhealthy_until_it_does(tmp_path: Path) -> None:
+    launcher = FakeLauncher()
+    async with controller() as one, running(Daemon(settings_for(one, tmp_path), launcher=launcher, policy=QUICK)):
+        await registered(one)
+        await one.result(await one.command("command.deploy", order().to_wire()))
+        launcher.answering = False
+        await until(lambda: one.states("replica-1")[-1] == "unhealthy")
+        assert one.of(channel.DEPLOYMENT_STATUS)[-1]["data"]["health"] == "unhealthy"
+        launcher.answering = True
+        await until(lambda: one.states("replica-1")[-1] == "running")
+        assert launcher.starts == 1
+
+
+async def test_a_stop_overtakes_a_fetch_and_leaves_nothing_of_it(tmp_path: Path) -> None:
+    async with controller() as one, running(Daemon(settings_for(one, tmp_path), launcher=FakeLauncher(), policy=QUICK)):
+        await registered(one)
+        artifact = one.add_files({"demo/1/model.py": b"slow"})
+        one.hold = asyncio.Event()
+        deploy = await one.command("command.deploy", order(artifact).to_wire())
+        await until(lambda: one.fetched)
+        await one.result(await one.command("command.stop", {"deploymentId": "deploy-1"}))
+        assert (await one.result(deploy))["error"]["code"] == "DEPLOYMENT_NOT_RUNNING"
+        assert one.states("replica-1") == ["preparing", "stopping", "stopped"]
+        assert list((tmp_path / "node/artifacts").iterdir()) == []
+        one.hold.set()
+
+
+async def test_the_first_address_that_answers_serves_a_file(tmp_path: Path) -> None:
+    async with controller() as one, running(Daemon(settings_for(one, tmp_path), launcher=FakeLauncher(), policy=QUICK)):
+        await registered(one)
+        artifact = one.add_files({"demo/1/a b%2F.py": b"x"})
+        file = artifact.files[0]
+        missing, unreachable = f"{one.url}/blobs/not-there", "http://127.0.0.1:9/x"
+        one.files["sig=a%2Fb"] = b"x"
+        file.urls[:] = [missing, unreachable, f"{one.url}/blobs/signed?sig=a%2Fb"]
+        result = await one.result(await one.command("command.deploy", order(artifact).to_wire()))
+        assert result["status"] == "success", result
+        assert one.fetched == ["not-there", "sig=a%2Fb"]
+
+
+async def test_a_file_nobody_has_fails_the_replica_at_once(tmp_path: Path) -> None:
+    async with controller() as one, running(Daemon(settings_for(one, tmp_path), launcher=FakeLauncher(), policy=QUICK)):
+        await registered(one)
+        artifact = one.add_files({"demo/1/model.py": b"x"})
+        one.files.clear()
+        result = await one.result(await one.command("command.deploy", order(artifact).to_wire()))
+        assert result["error"] == {
+            "code": "NETWORK_ERROR",
+            "message": "cannot fetch demo/1/model.py: HTTP 404",
+            "retryable": True,
+        }
+
+
+async def test_a_full_disk_is_the_stated_reason_and_does_not_end_the_daemon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async with controller() as one, running(Daemon(settings_for(one, tmp_path), launcher=FakeLauncher(), policy=QUICK)):
+        await registered(one)
+        with monkeypatch.context() as patch:
+            patch.setattr("aiwm.daemon.ledger.write_atomically", full)
+            result = await one.result(await one.command("command.deploy", order().to_wire()))
+        assert result["error"]["code"] == "RESOURCE_EXHAUSTED"
+        assert "No space left" in result["error"]["message"]
+        again = await one.result(await one.command("command.deploy", order().to_wire()))
+        assert again["status"] == "success"

@@ -2,16 +2,17 @@
 
 import asyncio
 import contextlib
-import errno
 import hashlib
 import logging
 import shutil
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path, PurePosixPath
 from urllib.parse import urljoin, urlsplit
 
 import aiohttp
+from yarl import URL
 
+from aiwm.daemon.disk import disk_errors
 from aiwm.kit.backoff import delays
 from aiwm.kit.clock import Clock
 from aiwm.protocol.errors import AiwmError, Invalid, Unavailable
@@ -52,7 +53,7 @@ class Artifacts:
                 return complete
             partial = self._root / f"{artifact.digest}.partial"
             try:
-                with _disk_errors():
+                with disk_errors(f"cannot keep model {artifact.name} on this node"):
                     await self._fill(artifact, partial, progress)
                     partial.rename(complete)
             except BaseException:
@@ -66,7 +67,8 @@ class Artifacts:
         _make_room(artifact, partial, total)
         told = self._clock.monotonic()
         done = 0
-        async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
+        # Signed URLs are signed letter by letter: nothing may quote them anew.
+        async with aiohttp.ClientSession(timeout=_TIMEOUT, requote_redirect_url=False) as session:
             for count, (file, target) in enumerate(targets):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 before = done
@@ -84,8 +86,9 @@ class Artifacts:
         if not file.urls:
             raise Invalid(f"cannot fetch {file.path}: the command names no URL for it", code="COMMAND_INVALID")
         pauses, reason = delays(1.0, 10.0), ""
+        hopeful = list(file.urls)
         for attempt in range(_ATTEMPTS):
-            for url in file.urls:
+            for url in list(hopeful):
                 try:
                     async with contextlib.aclosing(self._stream(session, url, file, target)) as sizes:
                         async for size in sizes:
@@ -93,8 +96,12 @@ class Artifacts:
                 except (aiohttp.ClientError, TimeoutError) as error:
                     reason = _reason(error)
                     log.warning("cannot fetch %s from %s: %s", file.path, urlsplit(url).netloc, reason)
+                    if _final(error):
+                        hopeful.remove(url)
                 else:
                     return
+            if not hopeful:
+                break
             if attempt < _ATTEMPTS - 1:
                 await self._clock.sleep(next(pauses))
         raise Unavailable(f"cannot fetch {file.path}: {reason}", code="NETWORK_ERROR")
@@ -105,7 +112,8 @@ class Artifacts:
         digest, size = hashlib.sha256(), 0
         headers = {} if urlsplit(url).scheme else {"Authorization": f"Bearer {self._token}"}
         draft = target.with_name(f"{target.name}.part")
-        async with session.get(urljoin(f"{self._base_url}/", url), headers=headers, raise_for_status=True) as answer:
+        source = URL(urljoin(f"{self._base_url}/", url), encoded=True)
+        async with session.get(source, headers=headers, raise_for_status=True) as answer:
             with draft.open("wb") as out:
                 async for chunk in answer.content.iter_chunked(_CHUNK):
                     size += len(chunk)
@@ -144,21 +152,12 @@ def _take(write: Callable[[bytes], object], update: Callable[[bytes], object], c
     update(chunk)
 
 
+def _final(error: BaseException) -> bool:
+    """Whether asking the same URL again is of no use."""
+    return isinstance(error, aiohttp.ClientResponseError) and 400 <= error.status < 500 and error.status != 429
+
+
 def _reason(error: BaseException) -> str:
     if isinstance(error, aiohttp.ClientResponseError):
         return f"HTTP {error.status}"
     return str(error) or type(error).__name__
-
-
-@contextlib.contextmanager
-def _disk_errors() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if isinstance(error, aiohttp.ClientError):
-            raise
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        raise AiwmError(
-            f"cannot keep the model on this node: {error.strerror or error}",
-            code="RESOURCE_EXHAUSTED" if full else "INTERNAL_ERROR",
-        ) from error

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from aiwm.daemon.disk import disk_errors
 from aiwm.daemon.keeper import write_atomically
 from aiwm.daemon.replicas import ReplicaRecord
 
@@ -42,10 +43,11 @@ class Ledger:
         return records
 
     def write(self, record: ReplicaRecord) -> None:
-        """On disk when this returns."""
+        """On disk when this returns. Raises `AiwmError`."""
         folder = self.folder(record.replica_id)
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_atomically(folder / _LEDGER, record.to_wire())
+        with disk_errors(f"cannot record replica {record.replica_id}"):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            write_atomically(folder / _LEDGER, record.to_wire())
 
     def buried(self, replica_id: str) -> int | None:
         """The newest generation of this replica that was stopped."""
@@ -57,7 +59,8 @@ class Ledger:
         self._tombstones[replica_id] = newest
         while len(self._tombstones) > MOST_TOMBSTONES:
             del self._tombstones[next(iter(self._tombstones))]
-        write_atomically(self._root / _TOMBSTONES, dict(self._tombstones))
+        with disk_errors(f"cannot record that replica {replica_id} was stopped"):
+            write_atomically(self._root / _TOMBSTONES, dict(self._tombstones))
 
     def forget(self, replica_id: str) -> None:
         """Removes the replica's folder; the ledger goes first, so that half a removal brings nothing back."""

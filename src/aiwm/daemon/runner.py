@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from aiwm.daemon.artifacts import Artifacts
+from aiwm.daemon.disk import disk_errors
 from aiwm.daemon.engines.base import Address, Engine
 from aiwm.daemon.launchers.port import Ended, Launcher, Running
 from aiwm.daemon.ledger import Ledger
@@ -106,11 +107,13 @@ class Runner:
         artifact = await self.artifacts.fetch(order.artifact, self._progress(record))
         ports = self.choose_ports(self.address)
         workspace = folder / "workspace"
-        plan = await asyncio.to_thread(engine.prepare, order, artifact, workspace, ports, self.address)
+        with disk_errors(f"cannot start {order.engine}"):
+            plan = await asyncio.to_thread(engine.prepare, order, artifact, workspace, ports, self.address)
         record.port, record.probes = ports.http, list(plan.ready)
         record.endpoint = f"http://{self.advertise_host or self.address.local}:{ports.http}"
         await self._move(record, ReplicaState.STARTING, f"starting {order.engine}")
-        running = await self.launcher.start(folder, plan)
+        with disk_errors(f"cannot start {order.engine}"):
+            running = await self.launcher.start(folder, plan)
         log.info("started %s for replica %s, pid %s", order.engine, record.replica_id, running.pid)
 
     async def _wait_ready(self, record: ReplicaRecord) -> Ended | None:
@@ -197,8 +200,12 @@ class Runner:
 
     async def _move(self, record: ReplicaRecord, state: ReplicaState, message: str | None) -> None:
         record.state, record.message = state, message
-        if state is not ReplicaState.STOPPED:
-            self.ledger.write(record)
+        try:
+            if state is not ReplicaState.STOPPED:
+                self.ledger.write(record)
+        except AiwmError as error:
+            # What the engine does is in its keeper's hands; a later daemon reads an older step and looks for itself.
+            log.warning("%s", error.message)
         log.info(
             "replica %s of %s is %s", record.replica_id, record.order.deployment_name, state, extra={"reason": message}
         )

@@ -73,8 +73,8 @@ class Supervisor:
             return {"state": known.state, "generation": known.generation, "note": note}
         self._check(order)
         record = ReplicaRecord(order=order, state=ReplicaState.PREPARING, correlation_id=correlation_id())
-        self._records[order.replica_id] = record
         self._runner.ledger.write(record)
+        self._records[order.replica_id] = record
         return await self._begin(record, partial(self._runner.deploy, record))
 
     def _check(self, order: DeployCommand) -> None:

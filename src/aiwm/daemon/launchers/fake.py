@@ -29,7 +29,7 @@ class FakeEngine:
 
 
 class FakeLauncher:
-    """Remembers what it was told to start; `crash` lets an engine end."""
+    """Remembers what it was told to start; `crash` lets an engine end, `answering` is its health."""
 
     name = "fake"
 
@@ -37,6 +37,7 @@ class FakeLauncher:
         self.engines: Mapping[EngineName, Engine] = {name: FakeEngine() for name in EngineName}
         self.seen: dict[Path, Running | Ended] = {}
         self.starts = 0
+        self.answering = True
 
     async def start(self, folder: Path, plan: EnginePlan) -> Running:
         self.starts += 1
@@ -48,7 +49,7 @@ class FakeLauncher:
         return self.seen.get(folder)
 
     async def ready(self, folder: Path, probes: tuple[str, ...]) -> bool:
-        return isinstance(self.seen.get(folder), Running)
+        return self.answering and isinstance(self.seen.get(folder), Running)
 
     async def stop(self, folder: Path, grace: float) -> None:
         self.seen.pop(folder, None)

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import psutil
+from yarl import URL
 
 from aiwm.daemon import keeper
 from aiwm.daemon.enginelog import last_output, read_log
@@ -141,7 +143,8 @@ class ProcessLauncher:
                             return False
                 except (aiohttp.ClientError, TimeoutError):
                     return False
-        return isinstance(self.status(folder), Running)
+        status = self.status(folder)
+        return isinstance(status, Running) and all(_listens(status.pid, URL(url).port) for url in probes)
 
     async def stop(self, folder: Path, grace: float) -> None:
         state = _state(folder)
@@ -185,6 +188,19 @@ def _lives(state: Mapping[str, Any], pid: str, started: str) -> bool:
     if state[pid] is None or state["bootId"] != keeper.boot_id():
         return False
     return state[started] is not None and keeper.start_time(state[pid]) == state[started]
+
+
+def _listens(pid: int, port: int | None) -> bool:
+    """Whether the engine itself has the port: an answer may come from another program that took it first."""
+    try:
+        engine = psutil.Process(pid)
+        family = [engine, *engine.children(recursive=True)]
+        open_ports = (each for process in family for each in process.net_connections("tcp"))
+        return any(each.status == psutil.CONN_LISTEN and each.laddr.port == port for each in open_ports)
+    except psutil.AccessDenied:
+        return True
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _signal_keeper(state: Mapping[str, Any], number: int = signal.SIGTERM) -> None:
