@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import logging
+import os
 import time
 from collections.abc import AsyncIterator, Iterator
 
@@ -58,11 +59,22 @@ def no_leaked_processes(request: pytest.FixtureRequest) -> Iterator[None]:
         time.sleep(0.02)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Async tests also answer for their tasks; first in the list, so that it looks last."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out what needs a server when only embedded parts are asked for; async tests answer for their tasks."""
+    if os.environ.get("AIWM_TEST_EMBEDDED_ONLY"):
+        left_out = [item for item in items if _needs_server(item)]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
     for item in items:
+        # First in the list, so that it looks last.
         if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.function):
             item.fixturenames.insert(0, "no_leaked_tasks")
+
+
+def _needs_server(item: pytest.Item) -> bool:
+    """Whether it is the run of a contract over an implementation that no wheel brings along."""
+    callspec = getattr(item, "callspec", None)
+    return callspec is not None and bool({"mongodb", "s3"} & set(callspec.id.split("-")))
 
 
 @pytest_asyncio.fixture
