@@ -14,7 +14,10 @@ from tests.http_support import Site, bearer, served, site, until
 from aiwm.apps.noti import Noti, compose
 from aiwm.infra.queue.memory import MemoryQueues
 from aiwm.infra.queue.port import Job, JobOptions
+from aiwm.infra.store.port import Record
 from aiwm.kit.tasks import Tasks
+from aiwm.notifications.records import INBOX
+from aiwm.protocol.errors import Unavailable
 from aiwm.protocol.notifications import NAMESPACE, QUEUE
 from aiwm.protocol.states import PrincipalKind, Role
 
@@ -141,6 +144,30 @@ async def test_a_job_delivered_twice_is_told_once(world: World, ann: tuple[str, 
         await until(lambda: len(listener.named("service.event")) >= 2, "both facts arrive")
         assert [each["notificationMetadata"]["seq"] for each in listener.named("service.event")] == [1, 2]
     assert await world.noti.streams.unread(ann[0]) == 2
+
+
+async def test_a_job_that_failed_half_way_tells_the_rest_when_it_is_repeated(
+    world: World, ann: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bob, _ = await world.site.user("bob", Role.ORGANIZATION_VIEWER, org_id="org-2")
+    body = {"event": "service.event", "data": {"name": "n", "recipients": {"userIds": [ann[0], bob]}}}
+    real = world.site.store.insert
+
+    async def breaking(collection: str, record: Record) -> None:
+        if collection == INBOX and record["userId"] == bob:
+            raise Unavailable("cannot reach the store: refused")
+        await real(collection, record)
+
+    async with world.listening(ann[1]) as listener:
+        monkeypatch.setattr(world.site.store, "insert", breaking)
+        with pytest.raises(Unavailable):
+            await world.noti.delivery.handle(Job("deploy-1.1", "service.event", body, 1))
+        monkeypatch.undo()
+        await world.noti.delivery.handle(Job("deploy-1.1", "service.event", body, 2))
+        await world.send("service.event", {"name": "end", "recipients": {"userIds": [ann[0]]}})
+        await until(lambda: bool(listener.named("service.event")[1:]), "the end arrives")
+        assert [each["name"] for each in listener.named("service.event")] == ["n", "end"]
+        assert await world.noti.streams.unread(bob) == 1
 
 
 async def test_a_hundred_jobs_arrive_in_the_order_of_the_queue(world: World, ann: tuple[str, str]) -> None:

@@ -8,6 +8,7 @@ from aiwm.access.guard import PUBLIC, Guard
 from aiwm.access.principal import Principal
 from aiwm.access.service import Users
 from aiwm.http.gate import bearer
+from aiwm.http.idempotency import ANSWERS_SECRET
 from aiwm.protocol.resources.access import LoginRequest, Me, RefreshRequest, TokenPair
 
 
@@ -15,12 +16,12 @@ def access_router(users: Users, guard: Guard) -> APIRouter:
     """`/auth/login`, `/auth/refresh`, `/auth/logout`, `/auth/me`."""
     router = APIRouter(prefix="/auth", tags=["auth"])
 
-    @router.post("/login", dependencies=[PUBLIC])
+    @router.post("/login", dependencies=[PUBLIC, ANSWERS_SECRET])
     async def login(body: LoginRequest) -> TokenPair:
         """Signs in with username and password."""
         return await users.login(body.username, body.password)
 
-    @router.post("/refresh", dependencies=[PUBLIC])
+    @router.post("/refresh", dependencies=[PUBLIC, ANSWERS_SECRET])
     async def refresh(body: RefreshRequest) -> TokenPair:
         """New tokens for a refresh token."""
         return await users.refresh(body.refresh_token)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from aiwm.http.paths import loggable
 from aiwm.http.problems import problem
 from aiwm.kit.context import accept_correlation_id, correlated, correlation_id
 from aiwm.protocol.errors import AiwmError
@@ -51,14 +52,14 @@ class Edge:
         try:
             await self._app(scope, receive, sending)
         except Exception:
-            log.exception("request failed", extra={"method": scope["method"], "path": scope["path"]})
+            log.exception("request failed", extra={"method": scope["method"], "path": loggable(scope["path"])})
             if status:
                 raise
             await problem(_bug(), scope["path"])(scope, receive, sending)
         finally:
             seconds = time.perf_counter() - began
             self._observe(scope, status, seconds)
-            fields = {"method": scope["method"], "path": scope["path"], "status": status}
+            fields = {"method": scope["method"], "path": loggable(scope["path"]), "status": status}
             log.info("request", extra={**fields, "ms": round(seconds * 1000, 1)})
 
 

@@ -8,3 +8,9 @@ _RAW = re.compile(r"(/api/v1)?/blobs/|/api/v1/deployments/[^/]+/inference(/|$)|/
 def takes_raw_body(path: str) -> bool:
     """Whether the limits of JSON requests do not apply to `path`."""
     return _RAW.match(path) is not None
+
+
+def loggable(path: str) -> str:
+    """`path` as a log may keep it: a blob's path ends in a token that opens it to anybody."""
+    before, found, _ = path.partition("/blobs/")
+    return f"{before}{found}…" if found and _RAW.match(path) else path

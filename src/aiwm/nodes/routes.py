@@ -10,6 +10,7 @@ from aiwm.access.guard import Guard
 from aiwm.access.principal import Principal
 from aiwm.access.scope import scope
 from aiwm.http.conditional import check_version, if_match
+from aiwm.http.idempotency import ANSWERS_SECRET
 from aiwm.http.paging import Listing, listing, page_of, to_query
 from aiwm.nodes.records import NodeRecord
 from aiwm.nodes.service import NodeService
@@ -70,7 +71,7 @@ def nodes_router(nodes: NodeService, guard: Guard, disconnect: Callable[[str], A
         await disconnect(node_id)
         return Response(status_code=204)
 
-    @router.post("/{node_id}/token")
+    @router.post("/{node_id}/token", dependencies=[ANSWERS_SECRET])
     async def node_token(who: Annotated[Principal, writer], node_id: str, params: NodeTokenRequest) -> NodeToken:
         return nodes.token(await changed_by(who, node_id), params.expires_in)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from aiwm.http.paths import takes_raw_body
+from aiwm.http.paths import loggable, takes_raw_body
 
 
 @pytest.mark.parametrize(
@@ -34,3 +34,8 @@ def test_blobs_and_inference_take_raw_bodies(path: str) -> None:
 )
 def test_nothing_else_does(path: str) -> None:
     assert not takes_raw_body(path)
+
+
+def test_tokens_of_blobs_stay_out_of_the_log() -> None:
+    assert loggable("/api/v1/blobs/secret") == "/api/v1/blobs/…"
+    assert loggable("/api/v1/nodes/node-1") == "/api/v1/nodes/node-1"
