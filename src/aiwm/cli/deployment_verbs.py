@@ -32,9 +32,10 @@ def add_verbs(app: typer.Typer, spec: Spec[Deployment]) -> None:
         async def work() -> None:
             async with signed_in() as client:
                 deployment_id = await client.deployments.resolve(reference)
+                before = await client.deployments.get(deployment_id)
                 deployment = await what(client, deployment_id)
                 if status is not None:
-                    with StartMeter() as meter:
+                    with StartMeter(before) as meter:
                         deployment = await client.deployments.wait(deployment_id, status, on_change=meter)
                 spec.show([deployment], output)
 
@@ -67,18 +68,30 @@ def add_verbs(app: typer.Typer, spec: Spec[Deployment]) -> None:
         )
 
     @app.command()
-    def restart(reference: Reference, output: Output = Format.TABLE) -> None:
+    def restart(reference: Reference, wait: Wait = False, output: Output = Format.TABLE) -> None:
         """Replace a deployment's engines by new ones."""
-        act(reference, lambda client, each: client.deployments.restart(each), None, output)
+        act(
+            reference,
+            lambda client, each: client.deployments.restart(each),
+            DeploymentStatus.RUNNING if wait else None,
+            output,
+        )
 
     @app.command()
     def scale(
         reference: Reference,
         replicas: Annotated[int, typer.Argument(min=0, max=100, help="How many engines it shall have.")],
+        wait: Wait = False,
         output: Output = Format.TABLE,
     ) -> None:
         """Change how many replicas a deployment has."""
-        act(reference, lambda client, each: client.deployments.scale(each, replicas), None, output)
+        status = DeploymentStatus.RUNNING if replicas else DeploymentStatus.STOPPED
+        act(
+            reference,
+            lambda client, each: client.deployments.scale(each, replicas),
+            status if wait else None,
+            output,
+        )
 
 
 def add_reading(app: typer.Typer) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from aiwm.cli.output import console, say, size
-from aiwm.protocol.resources.deployments import Deployment
+from aiwm.protocol.resources.deployments import Deployment, DeploymentEvent
 from aiwm.sdk.uploads import OnProgress, UploadProgress
 
 _QUARTER = 4
@@ -49,10 +49,13 @@ class _PlainUpload:
 
 
 class StartMeter:
-    """What happens to a deployment while one waits for it: its events as lines, its status beside a spinner."""
+    """What happens to a deployment while one waits for it: its events as lines, its status beside a spinner.
 
-    def __init__(self) -> None:
-        self._seen = 0
+    What it had told `before` is not told again.
+    """
+
+    def __init__(self, before: Deployment | None = None) -> None:
+        self._seen = set(map(_key, before.events)) if before else set()
         self._status = ""
         out = console(stderr=True)
         self._spinner = out.status("waiting") if out.is_terminal else None
@@ -68,9 +71,10 @@ class StartMeter:
 
     def __call__(self, deployment: Deployment) -> None:
         """To be told of every look at it."""
-        for event in deployment.events[self._seen :]:
-            self._line(f"{event.timestamp:%H:%M:%S}  {event.message}")
-        self._seen = max(self._seen, len(deployment.events))
+        for event in deployment.events:
+            if _key(event) not in self._seen:
+                self._seen.add(_key(event))
+                self._line(f"{event.timestamp.astimezone():%H:%M:%S}  {event.message}")
         status = deployment.status.value + (f": {deployment.status_reason}" if deployment.status_reason else "")
         if status != self._status:
             self._status = status
@@ -84,3 +88,8 @@ class StartMeter:
             self._spinner.console.print(text, markup=False)
         else:
             say(text)
+
+
+def _key(event: DeploymentEvent) -> tuple[object, ...]:
+    """Deployments embed only their latest events, so a place in that list means nothing."""
+    return (event.timestamp, event.event, event.message)

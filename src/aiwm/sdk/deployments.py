@@ -72,17 +72,26 @@ class Deployments(Noun[Deployment]):
     async def wait(
         self,
         deployment_id: str,
-        status: DeploymentStatus = DeploymentStatus.RUNNING,
+        status: DeploymentStatus | str = DeploymentStatus.RUNNING,
         *,
         timeout: float = 600.0,
         on_change: OnChange | None = None,
     ) -> Deployment:
-        """Waits for `status`. Raises `Conflict` with the reason when it failed instead, `TimedOut`."""
-        ended = {status, DeploymentStatus.FAILED}
+        """Waits until the last change has come about and it has `status`, with every replica.
+
+        Raises `Conflict` with the reason when it failed instead, `TimedOut`.
+        """
+        wanted = DeploymentStatus(status)
+        ended = {wanted, DeploymentStatus.FAILED}
         deployment = await self._until(
-            deployment_id, lambda each: each.status in ended, timeout=timeout, what=status.value, on_change=on_change
+            deployment_id,
+            # Until the observed generation follows, the status still speaks of what was wanted before.
+            lambda each: each.status in ended and each.observed_generation >= each.generation,
+            timeout=timeout,
+            what=wanted.value,
+            on_change=on_change,
         )
-        if deployment.status is not status:
+        if deployment.status is not wanted:
             reason = deployment.status_reason or "it failed"
             raise Conflict(f"cannot run deployment {deployment.name}: {reason}", code="DEPLOYMENT_FAILED")
         return deployment
