@@ -62,7 +62,7 @@ async def test_a_lock_held_for_a_moment_is_waited_out(tmp_path: Path) -> None:
 
 
 async def test_a_lock_held_for_too_long_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite_connection, "BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(sqlite, "connect", limited("PRAGMA busy_timeout=50"))
     path = tmp_path / "store.db"
     store = await open_sqlite(path)
     await store.insert("things", {"id": "a"})

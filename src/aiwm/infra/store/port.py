@@ -50,7 +50,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """An index over fields. A `unique` one has one field and is sparse: a record in which it is missing is not in it."""
+    """An index over fields. A `unique` one has one field, and is sparse: a record without it is not in the index."""
 
     collection: str
     fields: tuple[str, ...]

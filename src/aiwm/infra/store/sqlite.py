@@ -34,7 +34,7 @@ async def open_sqlite(path: str | Path) -> "SqliteStore":
 def _connections(path: str) -> tuple[sqlite3.Connection, sqlite3.Connection, sqlite3.Connection]:
     with translated(path):
         # The loop's own connection never waits: what is contended is read again in the scanning thread.
-        return connect(path, busy_seconds=0), connect(path, busy_seconds=0), connect(path)
+        return connect(path), connect(path, busy_seconds=0), connect(path)
 
 
 class _Reader:

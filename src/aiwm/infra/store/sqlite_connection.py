@@ -1,7 +1,7 @@
 """How a SQLite file is opened, and what its errors mean to those who run it.
 
-Several processes hold one file at once, so opening and writing wait for each other: readers by SQLite's own busy
-timeout, writers and openers by trying again (two that switch a new file to write-ahead logging are refused at once).
+Several processes hold one file at once. Most waiting is SQLite's own busy timeout; opening needs retries on top,
+because switching a new file to write-ahead logging fails at once when two do it together.
 """
 
 import os
@@ -69,7 +69,7 @@ def connect(path: str, *, busy_seconds: float = BUSY_SECONDS) -> sqlite3.Connect
         return _configured(sqlite3.connect(path, isolation_level=None, check_same_thread=False))
     connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     try:
-        patiently(lambda: _write_ahead(connection))
+        _patiently(lambda: _write_ahead(connection))
         # FULL: what was acknowledged survives the loss of power, not only the death of a process.
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute(f"PRAGMA busy_timeout={int(busy_seconds * 1000)}")
@@ -90,11 +90,7 @@ def _write_ahead(connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA journal_mode=WAL")
 
 
-def patiently(attempt: Callable[[], object]) -> None:
-    """Tries until nobody is in the way, for at most `BUSY_SECONDS`; then raises SQLite's own error.
-
-    SQLite's busy timeout sleeps for up to 0.1 s at a time: several writing processes would mostly sleep.
-    """
+def _patiently(attempt: Callable[[], object]) -> None:
     deadline = time.monotonic() + BUSY_SECONDS
     for delay in delays(0.001, 0.02):
         try:

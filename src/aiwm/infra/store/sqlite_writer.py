@@ -9,7 +9,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from aiwm.infra.store.sqlite_connection import patiently
 from aiwm.protocol.errors import Unavailable
 
 T = TypeVar("T")
@@ -101,7 +100,7 @@ class GroupWriter:
 
     def _commit(self, batch: list[_Item]) -> list[Outcome]:
         try:
-            patiently(lambda: self._connection.execute("BEGIN IMMEDIATE"))
+            self._connection.execute("BEGIN IMMEDIATE")
             outcomes = [self._outcome(item) for item in batch]
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
