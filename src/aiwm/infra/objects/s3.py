@@ -4,10 +4,12 @@ Blobs go through obstore; multipart uploads by URL, which it cannot sign, throug
 handed points to the public endpoint, as a signature binds the host; what we call ourselves goes to the inner one.
 """
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from itertools import islice
 
 import aiohttp
 import obstore
@@ -18,11 +20,13 @@ from aiwm.infra.objects.keys import check_order, checked_key, checked_part
 from aiwm.infra.objects.multipart import MultipartCalls
 from aiwm.infra.objects.port import ObjectStat, Part
 from aiwm.infra.objects.presign import Presigner
+from aiwm.kit.backoff import delays
 from aiwm.protocol.errors import NotFound, Unavailable
 
 READ_BYTES = 8 * 2**20
 PART_BYTES = 16 * 2**20
 PARTS_AT_ONCE = 4
+OPEN_TRIES = 5
 
 
 class S3Objects:
@@ -52,20 +56,33 @@ class S3Objects:
         """Connects, and makes the bucket if it is missing. Raises `Unavailable`."""
         objects = cls(aiohttp.ClientSession(), signer, public_endpoint or signer.endpoint)
         try:
-            await objects._calls.ensure_bucket()
+            await objects._ensure_bucket()
         except BaseException:
             await objects.close()
             raise
         return objects
 
+    async def _ensure_bucket(self) -> None:
+        """With some patience: a server that is just starting refuses, or answers 503, for a while."""
+        for pause in islice(delays(0.2, 2), OPEN_TRIES):
+            try:
+                return await self._calls.ensure_bucket()
+            except Unavailable:
+                await asyncio.sleep(pause)
+        await self._calls.ensure_bucket()
+
     async def put(self, key: str, content: AsyncIterator[bytes]) -> ObjectStat:
         checked_key(key)
         source = _Source(content)
+        await source.read_ahead(PART_BYTES)
         with _translated(key, "store", source):
-            await obstore.put_async(
-                self._store, key, source.chunks(), chunk_size=PART_BYTES, max_concurrency=PARTS_AT_ONCE
-            )
-        return await self.stat(key)
+            if source.ended:
+                result = await obstore.put_async(self._store, key, source.ahead, use_multipart=False)
+            else:
+                result = await obstore.put_async(
+                    self._store, key, source.chunks(), chunk_size=PART_BYTES, max_concurrency=PARTS_AT_ONCE
+                )
+        return ObjectStat(key, source.size, _bare(result["e_tag"]))
 
     async def get(self, key: str, *, start: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
         size = (await self.stat(key)).size
@@ -81,14 +98,14 @@ class S3Objects:
         checked_key(key)
         with _translated(key, "read"):
             meta = await obstore.head_async(self._store, key)
-        return ObjectStat(key, meta["size"], (meta["e_tag"] or "").strip('"') or None)
+        return ObjectStat(key, meta["size"], _bare(meta["e_tag"]))
 
     async def below(self, prefix: str) -> list[ObjectStat]:
         checked_key(prefix)
         found: list[ObjectStat] = []
         with _translated(prefix, "list"):
             async for page in obstore.list(self._store, prefix=f"{prefix}/"):
-                found += [ObjectStat(m["path"], m["size"], (m["e_tag"] or "").strip('"') or None) for m in page]
+                found += [ObjectStat(m["path"], m["size"], _bare(m["e_tag"])) for m in page]
         return sorted(found, key=lambda each: each.key)
 
     async def delete(self, keys: Sequence[str]) -> None:
@@ -134,19 +151,46 @@ class S3Objects:
 
 
 class _Source:
-    """Remembers what the caller's content raised: the library hands back only a text of it."""
+    """The caller's content, counted and read ahead a little: what is small goes in one request.
+
+    It remembers what the content raised, as the library hands back only a text of it.
+    """
 
     def __init__(self, content: AsyncIterator[bytes]) -> None:
         self._content = content
+        self.ahead = b""
+        self.ended = False
+        self.size = 0
         self.error: BaseException | None = None
 
+    async def read_ahead(self, most: int) -> None:
+        """Reads until the end, or until at least `most` bytes are there."""
+        pieces = []
+        while self.size < most:
+            try:
+                pieces.append(await anext(self._content))
+            except StopAsyncIteration:
+                self.ended = True
+                break
+            self.size += len(pieces[-1])
+        self.ahead = b"".join(pieces)
+
     async def chunks(self) -> AsyncIterator[bytes]:
+        """All of it, once."""
+        ahead, self.ahead = self.ahead, b""
+        yield ahead
+        del ahead
         try:
             async for chunk in self._content:
+                self.size += len(chunk)
                 yield chunk
         except BaseException as error:
             self.error = error
             raise
+
+
+def _bare(etag: str | None) -> str | None:
+    return (etag or "").strip('"') or None
 
 
 @contextlib.contextmanager
