@@ -55,6 +55,14 @@ def write_atomically(path: Path, content: dict[str, Any]) -> None:
     draft.replace(path)
 
 
+def clear_scratch(patterns: list[str]) -> None:
+    """Removes what an engine that was killed left outside its folder."""
+    for pattern in patterns:
+        for leftover in glob.glob(pattern):
+            with contextlib.suppress(OSError):
+                os.unlink(leftover)
+
+
 class Log:
     """The engine's output on disk: the newest file and a bounded number of older ones."""
 
@@ -225,7 +233,7 @@ class Keeper:
         self._end_orphans()
         if output in self._selector.get_map():
             self._copy(output, most=1024)
-        self._clear_scratch()
+        clear_scratch(self._spec["scratch"])
         code, number = (status, None) if status >= 0 else (None, -status)
         self._save(ended=True, exitCode=code, signal=number)
 
@@ -237,12 +245,6 @@ class Keeper:
                     os.kill(pid, signal.SIGKILL)
                 with contextlib.suppress(ChildProcessError):
                     os.waitpid(pid, 0)
-
-    def _clear_scratch(self) -> None:
-        for pattern in self._spec["scratch"]:
-            for leftover in glob.glob(pattern):
-                with contextlib.suppress(OSError):
-                    os.unlink(leftover)
 
     def _save(self, **changes: Any) -> None:
         self._state.update(changes)

@@ -109,7 +109,8 @@ class ProcessLauncher:
         )
 
     def status(self, folder: Path) -> Running | Ended | None:
-        self._reap(folder)
+        for each in list(self._keepers):
+            self._reap(each)
         state = _state(folder)
         if state is None:
             return None
@@ -148,8 +149,16 @@ class ProcessLauncher:
 
     async def stop(self, folder: Path, grace: float) -> None:
         state = _state(folder)
-        if state is None or not isinstance(self.status(folder), Running):
-            return
+        if state is not None and isinstance(self.status(folder), Running):
+            await self._end(folder, state, grace)
+        deadline = time.monotonic() + _FORCE_SECONDS
+        while self._reap(folder) and time.monotonic() < deadline:  # noqa: ASYNC110 - a process raises no event
+            await asyncio.sleep(0.01)
+        if (folder / _SPEC).exists():
+            # Its keeper did this, unless it was killed itself.
+            keeper.clear_scratch(json.loads((folder / _SPEC).read_text())["scratch"])
+
+    async def _end(self, folder: Path, state: Mapping[str, Any], grace: float) -> None:
         _signal_keeper(state)
         if not await self._gone(folder, grace, lambda: None):
             # The second signal is the keeper's order to use force; two at once would arrive as one, so it is repeated.
