@@ -1,5 +1,8 @@
 """The real Triton server under the daemon: a good model serves, a bad one says in Triton's own words why not."""
 
+import json
+import os
+import signal
 import socket
 import textwrap
 from collections.abc import AsyncIterator
@@ -11,6 +14,7 @@ import psutil
 import pytest
 from tests.daemon_support import QUICK, Controller, controller, order, running, settings_for, until
 
+from aiwm.daemon import keeper
 from aiwm.daemon.daemon import Daemon
 from aiwm.daemon.engines.base import Address, Ports
 from aiwm.daemon.engines.triton_install import find_binary
@@ -132,3 +136,14 @@ async def test_a_port_taken_meanwhile_is_changed_for_another(tmp_path: Path) -> 
                 assert result["status"] == "success", result
                 assert result["result"]["containerPort"] == chosen[1].http
                 await one.result(await one.command("command.stop", {"deploymentId": "deploy-1"}), seconds=30)
+
+
+async def test_a_triton_whose_keeper_was_killed_comes_back_and_leaves_nothing(tmp_path: Path) -> None:
+    async with controller() as one, node(one, tmp_path):
+        artifact = one.add_files({"config.pbtxt": CONFIG, "1/model.py": DOUBLER})
+        await one.result(await one.command("command.deploy", order(artifact).to_wire()), seconds=60)
+        state = json.loads((tmp_path / "node/replicas/replica-1" / keeper.STATE).read_text())
+        family = [psutil.Process(state["pid"]), *psutil.Process(state["pid"]).children(recursive=True)]
+        os.kill(state["keeperPid"], signal.SIGKILL)
+        await until(lambda: one.states("replica-1").count("running") == 2, 60)
+        assert not any(each.is_running() and each.status() != psutil.STATUS_ZOMBIE for each in family)
