@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock up demo check test soak bench
+.PHONY: help setup lock up demo check check-style check-types check-house check-tests test soak bench
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -23,11 +23,20 @@ demo: setup ## the main job end to end, on a stack of its own
 	@exec $(BIN)/aiwm demo
 
 check: setup ## format, lint, types, import contracts, sizes, unit tests and contract suites on embedded parts
+	@$(MAKE) -s -j 2 -O check-tests check-types check-style check-house
+
+check-style:
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
+
+check-types:
 	$(BIN)/mypy
+
+check-house:
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python scripts/house.py
+
+check-tests:
 	AIWM_TEST_EMBEDDED_ONLY=1 $(BIN)/python -m pytest tests/unit tests/contract
 
 test: setup ## every test

@@ -4,12 +4,18 @@ import asyncio
 import inspect
 import logging
 import os
+import re
 import time
 from collections.abc import AsyncIterator, Iterator
 
 import psutil
 import pytest
 import pytest_asyncio
+from hypothesis import settings
+
+# A busy machine is no finding: how long an example takes is not judged.
+settings.register_profile("aiwm", deadline=None)
+settings.load_profile("aiwm")
 
 SHARED_SERVERS = pytest.StashKey[set[int]]()
 """Pids of servers whose fixture outlives a test: `request.session.stash[SHARED_SERVERS].add(pid)`."""
@@ -72,9 +78,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _needs_server(item: pytest.Item) -> bool:
-    """Whether it is the run of a contract over an implementation that no wheel brings along."""
-    callspec = getattr(item, "callspec", None)
-    return callspec is not None and bool({"mongodb", "s3"} & set(callspec.id.split("-")))
+    """Whether it runs a contract over an implementation that no wheel brings along."""
+    return bool({"mongodb", "s3"} & set(re.split(r"[\[\]_-]", item.name)))
 
 
 @pytest_asyncio.fixture
