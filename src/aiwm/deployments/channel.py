@@ -44,6 +44,9 @@ class Reports:
         wish = self._book.wish(report.deployment_id)
         if wish is None:
             log.warning("news of an unknown deployment", extra={"deploymentId": report.deployment_id})
+            if report.replica_id is not None:
+                session.heard(rules.as_replica_report(report, _unknown(session.node_id, report)))
+                self._dirty.mark(report.deployment_id)
             return
         replica = _replica_of(self._book.state(wish.id), session.node_id, report.replica_id)
         if replica is None:
@@ -98,10 +101,11 @@ class Reports:
             answer = await self._commands.call(
                 session.node_id, wire.COMMAND_HEALTH_CHECK, wire.HealthCheckCommand(), timeout=_RESULT_SECONDS
             )
-            health = wire.HealthCheckResult.model_validate(answer)
+            await self._checked(session, wire.HealthCheckResult.model_validate(answer))
         except (AiwmError, ValueError) as error:
-            log.warning("no health answer", extra={"nodeId": session.node_id, "reason": str(error)})
-            return
+            log.warning("no health answer kept", extra={"nodeId": session.node_id, "reason": str(error)})
+
+    async def _checked(self, session: Session, health: wire.HealthCheckResult) -> None:
         by_deployment: dict[str, list[wire.ReplicaReport]] = {}
         for report in health.replicas:
             by_deployment.setdefault(report.deployment_id, []).append(report)

@@ -51,6 +51,10 @@ class Fleet:
         for device in devices:
             self.taken[(node_id, device)] = replica_id
 
+    def copy(self) -> "Fleet":
+        """The same fleet, on which devices may be taken on trial."""
+        return Fleet(dict(self.nodes), dict(self.taken), dict(self.load))
+
     def free(self, node: NodeFacts, gpu_memory: int | None) -> list[str]:
         """The node's devices that nobody holds and that are large enough, by id."""
         return [
@@ -154,9 +158,10 @@ def engine_for(framework: str, task_type: str) -> EngineName:
     return EngineName.CUSTOM if framework == "custom" else EngineName.TRITON
 
 
-def profile_for(resources: Resources, fleet: Fleet) -> HardwareProfile:
-    """The hardware profile when the user names none: the devices asked for, else whether there are any."""
+def profile_for(resources: Resources, fleet: Fleet, org_id: str | None) -> HardwareProfile:
+    """The hardware profile when the user names none: the devices asked for, else whether the organization has any."""
     if resources.gpu_count is not None:
         count = resources.gpu_count
         return (HardwareProfile.CPU, HardwareProfile.GPU)[count] if count < 2 else HardwareProfile.MULTI_GPU
-    return HardwareProfile.GPU if any(node.gpus for node in fleet.nodes.values()) else HardwareProfile.CPU
+    seen = (node for node in fleet.nodes.values() if node.org_id in (None, org_id))
+    return HardwareProfile.GPU if any(node.gpus for node in seen) else HardwareProfile.CPU

@@ -4,7 +4,7 @@ Pure and level-triggered: the same inputs give the same plan, and a plan made tw
 idempotent. Nothing is concluded from a node that has not reported in its current session.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 
 from aiwm.deployments.placement import Fleet, Need, place, why_nowhere
@@ -182,3 +182,13 @@ def _worth_keeping(wish: Wish, replica: Replica) -> bool:
 
 def _belongs(replica: Replica | None, node_id: str) -> bool:
     return replica is not None and replica.node_id == node_id
+
+
+def strays(fleet: Fleet, live: Container[str]) -> list[tuple[str, Stop]]:
+    """What nodes run for deployments that are not in `live`: each deployment's id, and the stop that would end it."""
+    return [
+        (report.deployment_id, Stop(node.node_id, report.replica_id))
+        for node in fleet.nodes.values()
+        for report in (node.inventory or {}).values()
+        if report.deployment_id not in live
+    ]

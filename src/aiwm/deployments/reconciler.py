@@ -12,7 +12,7 @@ from aiwm.deployments import rules
 from aiwm.deployments.book import Book
 from aiwm.deployments.dirty import Dirty
 from aiwm.deployments.placement import Fleet, Gpu, NodeFacts
-from aiwm.deployments.planner import Command, Deploy, ModelFacts, Stop, plan, wanted
+from aiwm.deployments.planner import Command, Deploy, ModelFacts, Stop, plan, strays, wanted
 from aiwm.deployments.records import DeploymentState, Replica, Wish
 from aiwm.deployments.service import DeploymentService
 from aiwm.kit.clock import Clock
@@ -25,7 +25,7 @@ from aiwm.nodes.commands import CommandFailed, Commands
 from aiwm.nodes.presence import Presence
 from aiwm.nodes.service import NodeService
 from aiwm.protocol import node_channel as wire
-from aiwm.protocol.errors import AiwmError, NotFound
+from aiwm.protocol.errors import AiwmError, NotFound, Stale
 from aiwm.protocol.states import DownloadStatus, NodeRole, ReplicaState
 
 log = logging.getLogger(__name__)
@@ -115,28 +115,48 @@ class Reconciler:
             wish = self._parts.book.wish(deployment_id)
             if wish is not None:
                 with correlated(wish.correlation_id):
-                    await self._reconcile(wish, fleet)
+                    fleet = await self._reconcile(wish, fleet)
+        await self._end_strays(fleet)
 
-    async def _reconcile(self, wish: Wish, fleet: Fleet) -> None:
+    async def _end_strays(self, fleet: Fleet) -> None:
+        """Stops what runs for deployments that were deleted; of one that was never stored nothing is concluded."""
+        for deployment_id, stop in strays(fleet, {wish.id for wish in self._parts.book}):
+            wish = await self._parts.book.wishes.get(deployment_id)
+            if wish is not None and wish.deleted_at is not None:
+                self._send(wish, stop)
+
+    async def _reconcile(self, wish: Wish, fleet: Fleet) -> Fleet:
+        """The fleet with what this deployment took of it."""
         model = await self._model(wish)
         commands: list[Command] = []
+        trial = fleet
 
         def planned(state: DeploymentState) -> DeploymentState:
-            commands.clear()
-            after, needed = plan(wish, state, model, fleet, lambda: new_id("replica"))
-            commands.extend(needed)
+            # A write that lost a race plans anew: what the lost plan took must be free again.
+            nonlocal trial
+            trial = fleet.copy()
+            after, needed = plan(wish, state, model, trial, lambda: new_id("replica"))
+            commands[:] = needed
             return rules.settled(state, after, wish, now=self._parts.clock.now())
 
         try:
             state = await self._parts.book.observe(wish.id, planned)
         except NotFound:
-            return
+            return fleet
         if model.problem is not None and wanted(wish):
             self._look_again({wish.id}, _MODEL_SECONDS)
         if wish.deleting and not any(replica.active for replica in state.replicas) and not commands:
-            await self._parts.deployments.finish(wish, by=wish.updated_by)
+            await self._finish(wish)
         for command in commands:
             self._send(wish, command)
+        return trial
+
+    async def _finish(self, wish: Wish) -> None:
+        try:
+            await self._parts.deployments.finish(wish, by=wish.updated_by)
+        except Stale:
+            # A second DELETE of the user came first, or is about to show in the book.
+            self._look_again({wish.id}, _RETRY_SECONDS)
 
     async def _model(self, wish: Wish) -> ModelFacts:
         record = await self._parts.models.find(wish.model_id)

@@ -111,7 +111,9 @@ class Usage(StoredRecord):
 
 def container_id(deployment_name: str, replica_id: str) -> str:
     """The name of a replica's container or process folder."""
-    plain = "".join(each if each.isalnum() or each in "-_." else "-" for each in deployment_name)[:40]
+    plain = "".join(each if each.isascii() and (each.isalnum() or each in "-_.") else "-" for each in deployment_name)[
+        :40
+    ]
     return f"aiwm-{plain}-{replica_id[-10:]}"
 
 
