@@ -1,5 +1,6 @@
 """What the killed processes of the queue's fault tests do: write facts, and handle them."""
 
+import asyncio
 import os
 from pathlib import Path
 
@@ -47,3 +48,13 @@ def tell_once(fact: str, told: Path) -> bool:
     except FileExistsError:
         return False
     return True
+
+
+async def handle_for_ever(url: str, handled: str) -> None:
+    """Takes one job and never ends it."""
+
+    async def handler(job: Job) -> None:
+        _note(handled, job.id)
+        await asyncio.Event().wait()
+
+    await BullQueues(url).consume(QUEUE, handler)

@@ -278,6 +278,8 @@ class _Consumer:
                     await raw.moveToFailed(kind(failure.reason), raw.token)
             except _OUTAGE as error:
                 cause = error
+                if self._stopping:
+                    break
                 await asyncio.sleep(pause)
             except Exception as error:  # noqa: BLE001 - the library has no own type for "the lock is lost"
                 cause = error
