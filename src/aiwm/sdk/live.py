@@ -9,7 +9,6 @@ from types import TracebackType
 from typing import Any, Self
 
 import aiohttp
-import socketio
 from pydantic import ValidationError
 
 from aiwm.kit.backoff import delays
@@ -111,6 +110,9 @@ class Live:
             await self._dial()
 
     async def _dial(self) -> None:
+        # Imported only now: it costs a fifth of a second, and most commands never listen.
+        import socketio
+
         self._refusal = None
         self._welcome.clear()
         self._lost.clear()

@@ -27,6 +27,7 @@ from aiwm.sdk.failures import error_of, reaching
 from aiwm.sdk.transport import Transport, read_as
 
 _CHUNK = 2**20
+FIRST_PAUSE_SECONDS = 0.5
 _TRIES = 5
 _ABANDON_SECONDS = 5.0
 _STALL_SECONDS = 60.0
@@ -146,7 +147,7 @@ class Sender:
 
     async def _send_part(self, upload: Upload, part: _Part) -> str:
         """PUTs one part, again after failures that may pass and with a fresh URL when the old one is refused."""
-        url, waits = part.url, delays(0.5, 10.0)
+        url, waits = part.url, delays(FIRST_PAUSE_SECONDS, 10.0)
         async with self._slots:
             for attempt in range(1, _TRIES + 1):
                 before = self._done
