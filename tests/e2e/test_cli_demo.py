@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from tests.http_support import until
 
 from aiwm.daemon.engines.triton_install import find_binary
 
@@ -20,13 +21,13 @@ def _triton() -> None:
         pytest.skip("no tritonserver; install it with: pip install 'aiwm[triton]'")
 
 
-async def demo(folder: Path) -> asyncio.subprocess.Process:
+async def demo(folder: Path, **settings: str) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         "aiwm",
         "demo",
-        env={**os.environ, "TMPDIR": str(folder), "PYTHONUNBUFFERED": "1"},
+        env={**os.environ, "TMPDIR": str(folder), "PYTHONUNBUFFERED": "1", **settings},
         cwd=folder,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
@@ -35,6 +36,11 @@ async def demo(folder: Path) -> asyncio.subprocess.Process:
 
 def names(folder: Path) -> list[str]:
     return [each.name for each in folder.iterdir()]
+
+
+def broken_engine(binary: Path) -> None:
+    binary.write_text("#!/bin/sh\nexit 3\n")
+    binary.chmod(0o755)
 
 
 def left_running(folder: Path) -> list[str]:
@@ -85,3 +91,31 @@ async def test_ctrl_c_ends_the_demo_and_keeps_only_its_logs(tmp_path: Path) -> N
     assert f"its logs are in {tmp_path / kept}/logs" in rest.decode()
     assert names(tmp_path / kept) == ["logs"]
     assert left_running(tmp_path) == []
+
+
+async def test_an_engine_that_does_not_start_fails_the_demo_with_its_reason(tmp_path: Path) -> None:
+    binary, scratch = tmp_path / "tritonserver", tmp_path / "scratch"
+    broken_engine(binary)
+    scratch.mkdir()
+    process = await demo(scratch, AIWM_TRITON_SERVER=str(binary))
+    async with asyncio.timeout(_SECONDS):
+        output, _ = await process.communicate()
+    story = output.decode()
+    assert process.returncode == 1, story
+    assert "~ live: model.deployment.failed" in story
+    assert "error: cannot run deployment digits-demo: " in story
+    (kept,) = names(scratch)
+    logs = names(scratch / kept / "logs")
+    assert {"up.log", "node.log", "data-logs-controller.log"} <= set(logs)
+    assert left_running(scratch) == []
+
+
+async def test_a_demo_that_is_killed_takes_everything_along(tmp_path: Path) -> None:
+    process = await demo(tmp_path)
+    assert process.stdout is not None
+    async with asyncio.timeout(_SECONDS):
+        while b"model.deployment.running" not in (line := await process.stdout.readline()):
+            assert line
+        process.kill()
+        await process.wait()
+    await until(lambda: left_running(tmp_path) == [], "nothing of the demo runs", seconds=30)

@@ -9,12 +9,12 @@ from aiwm.assets import MODEL, Digit, digits
 from aiwm.cli.demo_events import Witness
 from aiwm.kit.context import correlated
 from aiwm.kit.ids import new_id
-from aiwm.protocol.errors import AiwmError, BadUpstream, Conflict
+from aiwm.protocol.errors import AiwmError, BadUpstream, Conflict, Unavailable
 from aiwm.protocol.notifications import Delivery
 from aiwm.protocol.resources.deployments import Deployment, DeploymentCreate, served_name
 from aiwm.protocol.resources.models import Model, ModelCreate
 from aiwm.protocol.resources.nodes import Node, NodeCreate
-from aiwm.protocol.states import DeploymentStatus, Framework, TaskType
+from aiwm.protocol.states import DeploymentStatus, EngineName, Framework, TaskType
 from aiwm.sdk.client import Client
 from aiwm.sdk.inference import InferResult, Tensor
 
@@ -54,6 +54,11 @@ class Road:
         await self.join(token.token)
         node = await self.client.nodes.wait_online(made.node_id)
         self.say(f"node {NODE} registered: {_hardware(node)}")
+        if not any(engine.name == EngineName.TRITON for engine in node.engines):
+            raise Unavailable(
+                "cannot go on: this machine has no Triton; install it with: pip install 'aiwm[triton]'",
+                code="ENGINE_MISSING",
+            )
         await self.witness.expect("node.online", nodeId=node.node_id)
 
     async def _model(self) -> Model:
