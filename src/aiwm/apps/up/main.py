@@ -18,6 +18,7 @@ from aiwm.kit.logs import configure_logging
 from aiwm.kit.settings import Settings, SettingsError
 
 PASSWORD_FILE = "admin-password"  # noqa: S105 - a file's name
+_NOTI_PORT = Settings().noti_port
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -126,7 +127,10 @@ def _welcome(stack: Stack, *, had_password: bool) -> None:
         _say(f"  first login    admin / {password.read_text().strip()}  (shown this once, kept in {password})")
     _say("try, in another terminal:")
     command = _command()
-    for words in (f"login --url {stack.controller_url} --username admin", "nodes ls", "watch"):
+    login = f"login --url {stack.controller_url}"
+    if settings.noti_port != _NOTI_PORT:
+        login += f" --noti-url {stack.noti_url}"
+    for words in (login, "nodes ls", "watch"):
         _say(f"  {command} {words}")
 
 
