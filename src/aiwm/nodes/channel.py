@@ -201,9 +201,7 @@ def _token(environ: dict[str, Any], auth: object) -> str | None:
 
 def _data(body: object) -> object:
     """The payload: `data` of an envelope, or a bare data object as the source's own frames may be."""
-    if isinstance(body, dict) and isinstance(body.get("data"), dict):
-        return body["data"]
-    return body
+    return body["data"] if isinstance(body, dict) and "data" in body else body
 
 
 def _correlation(body: object) -> str | None:

@@ -35,7 +35,13 @@ Label = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 class Wire(BaseModel):
     """Read from other programs: unknown fields are ignored, so that versions may differ."""
 
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore", protected_namespaces=())
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        populate_by_name=True,
+        extra="ignore",
+        protected_namespaces=(),
+        allow_inf_nan=False,
+    )
 
     def to_wire(self) -> dict[str, object]:
         """As JSON-ready camelCase, without fields that were never given a value."""
