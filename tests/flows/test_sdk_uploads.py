@@ -1,5 +1,6 @@
 """Uploads to somebody else's object store: no credentials of ours, fresh URLs, second tries, nothing left behind."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from tests.http_support import until
 
 from aiwm.protocol.errors import Unavailable
 from aiwm.sdk import Client
@@ -24,6 +26,7 @@ class Store:
 
     refuse: int = 0
     fail: int = 0
+    hold: bool = False
     parts: dict[tuple[str, int], bytes] = field(default_factory=dict)
     puts: list[web.Request] = field(default_factory=list)
     completed: Any = None
@@ -67,6 +70,8 @@ class Store:
         self.at_once -= 1
         if request.query["signed"] == "stale":
             return web.Response(status=403, text="<Error>expired</Error>")
+        if self.hold:
+            await asyncio.Event().wait()
         if self.fail:
             self.fail -= 1
             return web.Response(status=503)
@@ -152,3 +157,13 @@ async def test_an_upload_that_fails_is_abandoned(client: Client, store: Store, f
     await send(client, folder)
     assert store.abandoned == 1
     assert store.completed is None
+
+
+async def test_an_upload_that_is_cancelled_is_abandoned(client: Client, store: Store, folder: Path) -> None:
+    store.hold = True
+    sending = asyncio.create_task(client.models.upload("model-1", folder))
+    await until(lambda: bool(store.puts), "the first part is under way")
+    sending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+    assert store.abandoned == 1

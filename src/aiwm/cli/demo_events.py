@@ -9,7 +9,7 @@ from aiwm.protocol.errors import AiwmError, TimedOut
 from aiwm.protocol.notifications import Delivery
 from aiwm.sdk.live import Live
 
-_PATIENCE_SECONDS = 15.0
+PATIENCE_SECONDS = 15.0
 
 
 class Witness:
@@ -38,14 +38,14 @@ class Witness:
     async def expect(self, name: str, **about: str) -> Delivery:
         """The event `name` whose data has what `about` says; `TimedOut` when it does not come."""
         try:
-            async with asyncio.timeout(_PATIENCE_SECONDS), self._news:
+            async with asyncio.timeout(PATIENCE_SECONDS), self._news:
                 while (found := self._find(name, about)) is None:
                     if self._failure is not None:
                         raise self._failure
                     await self._news.wait()
                 return found
         except TimeoutError:
-            sentence = f"cannot go on: the live event {name} did not arrive within {_PATIENCE_SECONDS:g} s"
+            sentence = f"cannot go on: the live event {name} did not arrive within {PATIENCE_SECONDS:g} s"
             raise TimedOut(sentence, code="EVENT_MISSING") from None
 
     def _find(self, name: str, about: dict[str, str]) -> Delivery | None:

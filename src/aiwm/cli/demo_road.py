@@ -79,7 +79,7 @@ class Road:
         deployment = await self.client.deployments.wait(made.deployment_id, timeout=_START_SECONDS)
         self.say(f"deployment {DEPLOYMENT} runs on {deployment.container_name}, {time.monotonic() - began:.1f} s later")
         started = await self.witness.expect("model.deployment.started", deploymentId=made.deployment_id)
-        _check_started(started, made.deployment_id, model.name, correlation)
+        check_started(started, made.deployment_id, model.name, correlation)
         await self.witness.expect("model.deployment.running", deploymentId=made.deployment_id)
         return deployment
 
@@ -142,7 +142,8 @@ async def reported(client: Client, error: AiwmError) -> str:
     return next((line for line in lines if line.partition(": ")[2] not in error.message), "")
 
 
-def _check_started(event: Delivery, deployment_id: str, model_name: str, correlation: str) -> None:
+def check_started(event: Delivery, deployment_id: str, model_name: str, correlation: str) -> None:
+    """`model.deployment.started` says exactly what the source's example says, under the id that was sent."""
     wanted = {"deploymentId": deployment_id, "modelName": model_name, "status": "deploying"}
     if event.data != wanted:
         raise Conflict(

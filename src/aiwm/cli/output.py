@@ -10,9 +10,9 @@ from typing import Annotated, Any, Generic, TypeVar
 
 import typer
 import yaml
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 from rich.text import Text
 
 from aiwm.protocol.errors import AiwmError, Invalid
@@ -67,24 +67,34 @@ def show_json(payload: object, form: Format) -> None:
 
 
 def show_rows(rows: Sequence[R], columns: Sequence[Column[R]]) -> None:
-    """A table, one row each."""
-    table = Table(box=None, pad_edge=False, show_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column.title, overflow="fold")
-    for row in rows:
-        table.add_row(*(_styled(column.cell(row)) for column in columns))
-    console().print(table)
+    """A table, one row each; lines are as long as they must be, so that ids can be copied."""
+    cells = [[column.cell(row) for column in columns] for row in rows]
+    widths = [
+        max(map(cell_len, (column.title, *(line[place] for line in cells)))) for place, column in enumerate(columns)
+    ]
+    out = console()
+    out.print(_line([Text(column.title, style="bold") for column in columns], widths), soft_wrap=True)
+    for line in cells:
+        out.print(_line([_styled(cell) for cell in line], widths), soft_wrap=True)
 
 
 def show_fields(payload: dict[str, object]) -> None:
     """One resource, a field a line, without what is empty."""
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
-    for name, value in payload.items():
-        if value not in (None, [], {}, ""):
-            table.add_row(name, _styled(_plain(value)))
-    console().print(table)
+    fields = {name: _plain(value) for name, value in payload.items() if value not in (None, [], {}, "")}
+    width = max(map(len, fields), default=0)
+    out = console()
+    for name, value in fields.items():
+        first, *more = value.split("\n")
+        out.print(_line([Text(name, style="bold"), _styled(first)], [width]), soft_wrap=True)
+        for each in more:
+            out.print(_line([Text(""), Text(each)], [width]), soft_wrap=True)
+
+
+def _line(cells: Sequence[Text], widths: Sequence[int]) -> Text:
+    """Cells beside each other; the last one is not filled up."""
+    for cell, width in zip(cells[:-1], widths, strict=False):
+        cell.append(" " * (width - cell.cell_len))
+    return Text("  ").join(cells)
 
 
 def say(line: str) -> None:

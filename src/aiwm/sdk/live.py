@@ -91,10 +91,10 @@ class Live:
             await asyncio.sleep(next(pauses))
             try:
                 await self._connect_once()
-            except Unauthenticated as error:
-                self._events.put_nowait(error)
-                return
-            except Unavailable as error:
+            except AiwmError as error:
+                if not error.retryable:
+                    self._events.put_nowait(error)
+                    return
                 log.debug("live events are away: %s", error)
                 continue
             pauses = delays(_FIRST_DELAY, _MOST_DELAY)

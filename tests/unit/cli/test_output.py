@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from aiwm.cli.notifications import event_line, show_event
-from aiwm.cli.output import Column, Format, age, show_error, show_json, show_rows, size
+from aiwm.cli.output import Column, Format, age, show_error, show_fields, show_json, show_rows, size
 from aiwm.protocol.errors import FieldError, Invalid
 from aiwm.protocol.notifications import Delivery
 
@@ -42,8 +42,18 @@ def test_ages_have_one_unit(ago: timedelta, text: str) -> None:
 
 
 def test_a_table_is_never_cut_where_nobody_looks(capsys: pytest.CaptureFixture[str]) -> None:
-    show_rows(["x" * 500], [Column("NAME", lambda row: row)])
-    assert capsys.readouterr().out.split() == ["NAME", "x" * 500]
+    show_rows(["x" * 500, "y"], [Column("NAME", lambda row: row), Column("ID", lambda row: row[:1])])
+    assert capsys.readouterr().out.splitlines() == ["NAME" + " " * 498 + "ID", "x" * 500 + "  x", "y" + " " * 501 + "y"]
+
+
+def test_a_resource_is_shown_without_what_is_empty(capsys: pytest.CaptureFixture[str]) -> None:
+    show_fields({"name": "a", "nothing": None, "none": [], "isRunning": False, "files": [{"a": 1}, {"b": 2}]})
+    assert capsys.readouterr().out.splitlines() == [
+        "name       a",
+        "isRunning  false",
+        'files      {"a": 1}',
+        '           {"b": 2}',
+    ]
 
 
 def test_json_is_the_answer_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
