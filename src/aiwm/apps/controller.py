@@ -67,6 +67,7 @@ class Controller:
     deployments: DeploymentService
     reconciler: Reconciler
     reports: Reports
+    directory: Directory
     relay: Relay
     usage: UsageMeter
     keys: IdempotencyKeys
@@ -81,8 +82,8 @@ class Controller:
     def application(self, upstream: Upstream) -> Any:
         """The ASGI application: REST and inference, with the node channel beside them."""
         infra, guard = self.infra, self.guard
-        directory = Directory(self.book, self.presence)
-        raw, named = gateway_routers(directory, Inference(directory, upstream, self.usage), guard)
+        inference = Inference(self.directory, upstream, self.usage)
+        raw, named = gateway_routers(self.directory, inference, guard)
         uploads = UploadService(infra.store, infra.objects, infra.clock, self.relay.wake)
         logs = Logs(self.channel.commands, infra.clock)
         routers = (
@@ -110,12 +111,13 @@ class Controller:
         sio.register_namespace(self.channel)
         return mount(app, sio)
 
-    def background(self) -> None:
+    def background(self, upstream: Upstream) -> None:
         """Starts what runs beside the server."""
         self.tasks.spawn("outbox relay", self.relay.run())
         self.tasks.spawn("reconciler", self.reconciler.run())
         self.tasks.spawn("health checks", self.reports.ask_around())
         self.tasks.spawn("usage", self.usage.run())
+        self.tasks.spawn("connections to engines", upstream.keep_only(self.directory.urls))
         self.tasks.spawn("missing nodes", self._judge_missing())
 
     async def _judge_missing(self) -> None:
@@ -155,6 +157,7 @@ def compose(infra: Infra, tasks: Tasks) -> Controller:
         deployments=deployments,
         reconciler=Reconciler(parts, dirty, tasks),
         reports=reports,
+        directory=Directory(book, presence),
         relay=relay,
         usage=UsageMeter(store, clock),
         keys=IdempotencyKeys(store, clock),
@@ -166,13 +169,13 @@ async def run(settings: Settings, stop: asyncio.Event, *, local_node_file: str |
     async with AsyncExitStack() as stack:
         infra = await stack.enter_async_context(open_infra(settings))
         tasks = await stack.enter_async_context(Tasks())
-        upstream = await stack.enter_async_context(Upstream())
+        upstream = await stack.enter_async_context(Upstream(infra.clock))
         controller = compose(infra, tasks)
         stack.callback(controller.passwords.close)
         await controller.prepare()
         if local_node_file is not None:
             await ensure_local_node(controller.nodes, controller.users, Path(local_node_file))
-        controller.background()
+        controller.background(upstream)
         async with tasks.until_failure(stop):
             await serve(controller.application(upstream), host=settings.host, port=settings.port, stop=stop)
         await controller.usage.flush()

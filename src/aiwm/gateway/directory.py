@@ -53,21 +53,28 @@ class Directory:
 
     def targets(self, wish: Wish) -> list[Target]:
         """The ready replicas that can be reached; `Unavailable` NO_REPLICA with the reason when there are none."""
+        found = self._reachable(wish)
+        if found:
+            return found
         state = self._book.state(wish.id)
-        found = [
+        reason = state.status_reason or f"it is {state.status.value}"
+        if any(replica.state in READY for replica in state.replicas):
+            reason = "its node gave no address to dial; set AIWM_ADVERTISE_HOST there"
+        raise Unavailable(f"cannot serve {wish.name!r}: {reason}", code="NO_REPLICA")
+
+    def urls(self) -> set[str]:
+        """Where all ready replicas of all deployments are."""
+        return {target.url for wish in self._book for target in self._reachable(wish)}
+
+    def _reachable(self, wish: Wish) -> list[Target]:
+        return [
             Target(replica.replica_id, f"http://{session.dial_host}:{replica.container_port}")
-            for replica in state.replicas
+            for replica in self._book.state(wish.id).replicas
             if replica.state in READY
             and replica.container_port
             and (session := self._presence.of(replica.node_id)) is not None
             and session.dial_host
         ]
-        if found:
-            return found
-        reason = state.status_reason or f"it is {state.status.value}"
-        if any(replica.state in READY for replica in state.replicas):
-            reason = "its node gave no address to dial; set AIWM_ADVERTISE_HOST there"
-        raise Unavailable(f"cannot serve {wish.name!r}: {reason}", code="NO_REPLICA")
 
     @staticmethod
     def engine_name(wish: Wish) -> str:

@@ -70,9 +70,7 @@ class Relay:
         last: AiwmError | None = None
         for target in targets:
             try:
-                return await stack.enter_async_context(
-                    self._upstream.request(method, f"{target.url}{path}", headers, body)
-                )
+                return await stack.enter_async_context(self._upstream.request(method, target.url, path, headers, body))
             except AiwmError as error:
                 last = error
         assert last is not None  # noqa: S101 - there is at least one target

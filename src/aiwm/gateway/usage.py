@@ -4,6 +4,7 @@ A flush carries an id of its own; a flush that is written again, as its answer w
 A crash loses at most what was counted since the last flush.
 """
 
+import asyncio
 import contextlib
 import logging
 
@@ -26,6 +27,7 @@ class UsageMeter:
         self._records, self._clock = Records(store, USAGE, Usage), clock
         self._counted: dict[str, tuple[int, float]] = {}
         self._flushing: dict[str, tuple[str, int, float]] = {}
+        self._lock = asyncio.Lock()
 
     def count(self, deployment_id: str, latency_ms: float) -> None:
         """One inference that succeeded, from request to the answer's last byte."""
@@ -42,12 +44,16 @@ class UsageMeter:
                 log.warning("usage waits: %s", error.message)
 
     async def flush(self) -> None:
-        """Writes what has been counted; what could not be written keeps its flush id for the next try."""
-        for deployment_id in [each for each in self._counted if each not in self._flushing]:
-            self._flushing[deployment_id] = (new_id("flush"), *self._counted.pop(deployment_id))
-        for deployment_id, flush in list(self._flushing.items()):
-            await self._write(deployment_id, *flush)
-            del self._flushing[deployment_id]
+        """Writes what has been counted; what could not be written keeps its flush id for the next try.
+
+        One flush at a time: a record remembers the last flush alone.
+        """
+        async with self._lock:
+            for deployment_id in [each for each in self._counted if each not in self._flushing]:
+                self._flushing[deployment_id] = (new_id("flush"), *self._counted.pop(deployment_id))
+            for deployment_id, flush in list(self._flushing.items()):
+                await self._write(deployment_id, *flush)
+                del self._flushing[deployment_id]
 
     async def _write(self, deployment_id: str, flush_id: str, number: int, total: float) -> None:
         def added(usage: Usage) -> Usage:
