@@ -17,7 +17,7 @@ from aiwm.protocol.errors import Unavailable
 
 
 class Unsteady:
-    """A store whose next writes fail: before they are done (`lost`), or after, so that only the answer is (`unheard`)."""
+    """A store whose next writes fail: before they are done (`lost`), or after, unseen (`unheard`)."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
