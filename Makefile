@@ -23,7 +23,7 @@ demo: setup ## the main job end to end, on a stack of its own
 	@exec $(BIN)/aiwm demo
 
 check: setup ## format, lint, types, import contracts, sizes, unit tests and contract suites on embedded parts
-	@$(MAKE) -s -j 2 -O check-tests check-types check-style check-house
+	@$(MAKE) -s -k -j 2 -O check-tests check-types check-style check-house
 
 check-style:
 	$(BIN)/ruff format --check
