@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from aiwm.infra.objects.port import Objects
-from aiwm.infra.store.port import Store
+from aiwm.infra.store.port import Query, Store, Where
 from aiwm.infra.store.records import Records
 from aiwm.kit.clock import Clock
 from aiwm.kit.context import correlation_id
@@ -23,6 +23,7 @@ from aiwm.protocol.resources.models import (
 
 LIFETIME = timedelta(hours=24)
 _URL_SECONDS = 3600
+_SWEEP_BATCH = 100
 
 
 class UploadService:
@@ -93,7 +94,17 @@ class UploadService:
 
     async def abandon(self, model: ModelRecord, upload_id: str) -> None:
         """Forgets an upload and its parts."""
-        record = await self._open(model, upload_id)
+        await self._forget(await self._open(model, upload_id))
+
+    async def forget_expired(self) -> int:
+        """Removes the parts of uploads that were begun and never completed in time; how many uploads."""
+        over = (Where("completed", "eq", False), Where("expiresAt", "lte", self._clock.now()))
+        expired_uploads = await self._uploads.find(Query(over, limit=_SWEEP_BATCH))
+        for record in expired_uploads:
+            await self._forget(record)
+        return len(expired_uploads)
+
+    async def _forget(self, record: UploadRecord) -> None:
         for file in record.files:
             await self._objects.abort_upload(file.key, file.multipart_id)
         await self._uploads.delete(record.id)
