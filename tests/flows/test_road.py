@@ -163,3 +163,43 @@ async def test_a_patch_needs_the_version_it_was_made_for(world: World) -> None:
     assert changed["resourceVersion"] == 2
     answer = await world.call("PATCH", path, json={"labels": {}}, headers={"If-Match": '"1"'}, expect=412)
     assert answer["code"] == "VERSION_MISMATCH"
+
+
+async def test_a_node_with_replicas_cannot_be_deleted_until_they_are_stopped(world: World) -> None:
+    node_id = await world.node("gpu-1")
+    made = await a_deployment(world, modelId=await ready_model(world))
+    await becomes(world, made["deploymentId"], "running")
+    answer = await world.call("DELETE", f"/api/v1/nodes/{node_id}", expect=409)
+    assert answer["code"] == "NODE_IN_USE"
+    await world.call("POST", f"/api/v1/deployments/{made['deploymentId']}/stop", expect=202)
+    await becomes(world, made["deploymentId"], "stopped")
+    await world.call("DELETE", f"/api/v1/nodes/{node_id}", expect=204)
+
+
+@pytest.mark.parametrize(
+    ("noun", "good", "bad"),
+    [
+        ("nodes", "filter[status]=online", "filter[status]=offline"),
+        ("models", "filter[downloadStatus]=ready", "filter[downloadStatus]=failed"),
+        ("deployments", "filter[status]=running", "filter[status]=stopped"),
+        ("deployments", "filter[name]=digits", "filter[name]=other"),
+        ("deployments", "q=DIGI", "q=nothing"),
+    ],
+)
+async def test_lists_are_filtered_by_what_is_set_and_by_what_is_seen(
+    world: World, noun: str, good: str, bad: str
+) -> None:
+    await world.node("gpu-1")
+    made = await a_deployment(world, modelId=await ready_model(world))
+    await becomes(world, made["deploymentId"], "running")
+    for query, total in ((good, 1), (bad, 0)):
+        page: Any = await world.call("GET", f"/api/v1/{noun}?{query}", expect=200)
+        assert (len(page["data"]), page["pagination"]["total"]) == (total, total)
+
+
+@pytest.mark.parametrize(
+    "query", ["filter[status][ne]=x", "filter[owner]=x", "limit=201", "page=0", "other=1", "sort=x"]
+)
+async def test_a_list_refuses_what_it_does_not_know_by_name(world: World, query: str) -> None:
+    answer: Any = await world.call("GET", f"/api/v1/nodes?{query}", expect=422)
+    assert answer["errors"][0]["field"]

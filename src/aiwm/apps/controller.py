@@ -88,7 +88,7 @@ class Controller:
         logs = Logs(self.channel.commands, infra.clock)
         routers = (
             access_router(self.users, guard),
-            nodes_router(self.nodes, guard, self.channel.close_node),
+            nodes_router(self.nodes, guard, self.channel.close_node, self.deployments.on_node),
             models_router(self.models, uploads, guard, self.deployments.uses),
             blobs_router(infra.objects, infra.tickets),
             raw,

@@ -86,7 +86,9 @@ def deployments_router(
     async def list_deployments(
         who: Annotated[Principal, reader], what: Annotated[Listing, Depends(listing)]
     ) -> Page[Deployment]:
-        query = to_query(what, filterable=_FILTERS, sortable=_SORTS, search=_SEARCH, scope=scope(who))
+        status, plain = what.without("status")
+        within = (*scope(who), *deployments.with_status(status))
+        query = to_query(plain, filterable=_FILTERS, sortable=_SORTS, search=_SEARCH, scope=within)
         views, total = await deployments.page(query)
         return page_of(views, what, total)
 

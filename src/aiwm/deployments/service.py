@@ -7,7 +7,7 @@ from aiwm.deployments.dirty import Dirty
 from aiwm.deployments.placement import Fleet, Rejection, engine_for, place, profile_for, why_nowhere
 from aiwm.deployments.planner import need_of
 from aiwm.deployments.records import EVENTS, USAGE, Usage, Wish, deployment_view
-from aiwm.infra.store.port import Query, Store, Where
+from aiwm.infra.store.port import Condition, Query, Store, Where
 from aiwm.infra.store.records import Records, changed_by_user, new_base, soft_deleted
 from aiwm.kit.clock import Clock
 from aiwm.models.records import ModelRecord
@@ -103,6 +103,12 @@ class DeploymentService:
         now = self._clock.now()
         return deployment_view(wish, self._book.state(wish.id), usage, base_url=self._base_url, now=now)
 
+    def with_status(self, status: str | None) -> tuple[Condition, ...]:
+        """The condition that keeps a query of deployments to those of that status; none without one."""
+        if status is None:
+            return ()
+        return (Where("id", "in", tuple(each.id for each in self._book if self._book.state(each.id).status == status)),)
+
     async def page(self, query: Query) -> tuple[Sequence[Deployment], int]:
         """A page of deployments and how many there are in all."""
         wishes = await self._book.wishes.find(query)
@@ -169,6 +175,11 @@ class DeploymentService:
         """Takes a deployment of which nothing runs out of the world; its story stays."""
         self._book.note(await self._book.wishes.replace(soft_deleted(wish, by=by, at=self._clock.now())))
         self._dirty.mark(wish.id)
+
+    def on_node(self, node_id: str) -> bool:
+        """Whether any replica may still run on that node."""
+        replicas = (replica for wish in self._book for replica in self._book.state(wish.id).replicas)
+        return any(replica.active and replica.node_id == node_id for replica in replicas)
 
     async def uses(self, model_id: str) -> bool:
         """Whether a deployment wants this model."""

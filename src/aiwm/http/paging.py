@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from fastapi import Request
@@ -31,6 +31,11 @@ class Listing:
     sort: str | None = None
     filters: dict[str, str] = field(default_factory=dict)
     q: str | None = None
+
+    def without(self, name: str) -> tuple[str | None, "Listing"]:
+        """The value of one filter, and the listing without it: for what the record itself does not hold."""
+        rest = {each: value for each, value in self.filters.items() if each != name}
+        return self.filters.get(name), replace(self, filters=rest)
 
 
 def listing(request: Request) -> Listing:

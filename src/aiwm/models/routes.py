@@ -58,7 +58,9 @@ def models_router(models: ModelService, uploads: UploadService, guard: Guard, in
 
     @router.get("")
     async def list_models(who: Annotated[Principal, reader], what: Annotated[Listing, Depends(listing)]) -> Page[Model]:
-        query = to_query(what, filterable=_FILTERS, sortable=_SORTS, search=_SEARCH, scope=scope(who))
+        status, plain = what.without("downloadStatus")
+        within = (*scope(who), *await models.with_status(status))
+        query = to_query(plain, filterable=_FILTERS, sortable=_SORTS, search=_SEARCH, scope=within)
         views, total = await models.page(query)
         return page_of(views, what, total)
 

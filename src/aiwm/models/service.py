@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from aiwm.infra.store.port import Index, Query, Store, Where
+from aiwm.infra.store.port import Condition, Index, Query, Store, Where
 from aiwm.infra.store.records import Records, changed_by_user, new_base, soft_deleted
 from aiwm.kit.clock import Clock
 from aiwm.kit.context import correlation_id
@@ -69,6 +69,13 @@ class ModelService:
     async def view(self, record: ModelRecord) -> Model:
         """The resource of a record."""
         return model_view(record, await self.content(record.id))
+
+    async def with_status(self, status: str | None) -> tuple[Condition, ...]:
+        """The condition that keeps a query of models to those of that download status; none without one."""
+        if status is None:
+            return ()
+        known = await self._contents.find(Query((Where("downloadStatus", "eq", status),)))
+        return (Where("id", "in", tuple(each.id for each in known)),)
 
     async def page(self, query: Query) -> tuple[Sequence[Model], int]:
         """A page of models and how many there are in all."""

@@ -14,7 +14,7 @@ from aiwm.http.idempotency import ANSWERS_SECRET
 from aiwm.http.paging import Listing, listing, page_of, to_query
 from aiwm.nodes.records import NodeRecord
 from aiwm.nodes.service import NodeService
-from aiwm.protocol.errors import NotFound
+from aiwm.protocol.errors import Conflict, NotFound
 from aiwm.protocol.resources.base import Page
 from aiwm.protocol.resources.nodes import Node, NodeCreate, NodePatch, NodeToken, NodeTokenRequest
 
@@ -23,8 +23,10 @@ _SORTS = {"name": "name", "createdAt": "createdAt", "updatedAt": "updatedAt"}
 _SEARCH = ("name", "id")
 
 
-def nodes_router(nodes: NodeService, guard: Guard, disconnect: Callable[[str], Awaitable[None]]) -> APIRouter:
-    """`disconnect(node_id)` ends a node's open connection."""
+def nodes_router(
+    nodes: NodeService, guard: Guard, disconnect: Callable[[str], Awaitable[None]], in_use: Callable[[str], bool]
+) -> APIRouter:
+    """`disconnect(node_id)` ends a node's open connection; `in_use(node_id)` says whether replicas are on it."""
     router = APIRouter(prefix="/nodes", tags=["nodes"])
     reader = guard.needs("nodes.read")
     writer = guard.needs("nodes.write")
@@ -42,7 +44,9 @@ def nodes_router(nodes: NodeService, guard: Guard, disconnect: Callable[[str], A
 
     @router.get("")
     async def list_nodes(who: Annotated[Principal, reader], what: Annotated[Listing, Depends(listing)]) -> Page[Node]:
-        query = to_query(what, filterable=_FILTERS, sortable=_SORTS, search=_SEARCH, scope=scope(who))
+        status, plain = what.without("status")
+        within = (*scope(who), *await nodes.with_status(status))
+        query = to_query(plain, filterable=_FILTERS, sortable=_SORTS, search=_SEARCH, scope=within)
         views, total = await nodes.page(query)
         return page_of(views, what, total)
 
@@ -67,7 +71,13 @@ def nodes_router(nodes: NodeService, guard: Guard, disconnect: Callable[[str], A
 
     @router.delete("/{node_id}", status_code=204)
     async def delete_node(who: Annotated[Principal, writer], node_id: str) -> Response:
-        await nodes.delete(await changed_by(who, node_id), by=who.id)
+        record = await changed_by(who, node_id)
+        if in_use(node_id):
+            raise Conflict(
+                "cannot delete this node: replicas are on it; stop their deployments first (force, if it is lost)",
+                code="NODE_IN_USE",
+            )
+        await nodes.delete(record, by=who.id)
         await disconnect(node_id)
         return Response(status_code=204)
 

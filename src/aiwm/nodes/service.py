@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
-from aiwm.infra.store.port import Index, Query, Store, Where
+from aiwm.infra.store.port import Condition, Index, Query, Store, Where
 from aiwm.infra.store.records import Records, changed_by_user, new_base, soft_deleted
 from aiwm.infra.tokens import Tokens
 from aiwm.kit.clock import Clock, iso
@@ -61,6 +61,13 @@ class NodeService:
     async def view(self, record: NodeRecord) -> Node:
         """The resource of a record."""
         return node_view(record, await self._observation(record.id))
+
+    async def with_status(self, status: str | None) -> tuple[Condition, ...]:
+        """The condition that keeps a query of nodes to those of that status; none without one."""
+        if status is None:
+            return ()
+        seen = await self._seen.find(Query((Where("status", "eq", status),)))
+        return (Where("id", "in", tuple(each.id for each in seen)),)
 
     async def page(self, query: Query) -> tuple[Sequence[Node], int]:
         """A page of nodes and how many there are in all."""
