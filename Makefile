@@ -2,6 +2,8 @@
 PYTHON ?=
 VENV ?= .venv
 BIN = $(VENV)/bin
+# Tests write inside the checkout only.
+SCRATCH = $(CURDIR)/.cache/tmp
 
 .DEFAULT_GOAL := help
 .PHONY: help setup lock up demo check check-style check-types check-house check-tests test soak bench
@@ -36,14 +38,17 @@ check-house:
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python scripts/house.py
 
-check-tests:
-	AIWM_TEST_EMBEDDED_ONLY=1 $(BIN)/python -m pytest tests/unit tests/contract
+check-tests: $(SCRATCH)
+	TMPDIR=$(SCRATCH) AIWM_TEST_EMBEDDED_ONLY=1 $(BIN)/python -m pytest tests/unit tests/contract
 
-test: setup ## every test
-	$(BIN)/python -m pytest tests
+test: setup $(SCRATCH) ## every test
+	TMPDIR=$(SCRATCH) $(BIN)/python -m pytest tests
 
-soak: setup ## what takes hours or millions of items
-	$(BIN)/python -m pytest tests -m soak -s
+soak: setup $(SCRATCH) ## what takes hours or millions of items
+	TMPDIR=$(SCRATCH) $(BIN)/python -m pytest tests -m soak -s
+
+$(SCRATCH):
+	@mkdir -p $@
 
 bench: setup ## measurements, as tables
 	@for each in bench/*.py; do echo "## $$each"; $(BIN)/python "$$each" || exit 1; done
