@@ -51,7 +51,7 @@ def bomb() -> bytes:
         ("m.tar.gz", tar(_member("link", tarfile.SYMTYPE, "/etc/passwd")), "link"),
         ("m.tar.gz", tar(_member("hard", tarfile.LNKTYPE, "config.pbtxt")), "link"),
         ("m.tar.gz", tar(_member("device", tarfile.CHRTYPE)), "device"),
-        ("m.zip", bomb(), "large"),
+        ("m.zip", bomb(), "more than is allowed"),
         ("m.zip", b"PK nothing", "archive"),
         ("m.tar.gz", tar(lambda _: None), "no file"),
     ],
