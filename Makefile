@@ -51,4 +51,4 @@ $(SCRATCH):
 	@mkdir -p $@
 
 bench: setup ## measurements, as tables
-	@for each in bench/*.py; do echo "## $$each"; $(BIN)/python "$$each" || exit 1; done
+	@for each in bench/*.py; do echo "## $$each"; PYTHONPATH=. $(BIN)/python "$$each" || exit 1; done
