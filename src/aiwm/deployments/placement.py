@@ -18,7 +18,10 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class NodeFacts:
-    """What placement knows of a node. `inventory` is None while the node has not reported in its current session."""
+    """What placement knows of a node. `inventory` is None while the node has not reported in its current session.
+
+    `offline` is known, not guessed: a controller that has just started waits for nodes before it calls them so.
+    """
 
     node_id: str
     name: str
@@ -30,6 +33,7 @@ class NodeFacts:
     gpus: tuple[Gpu, ...]
     ram_free: int | None
     inventory: Mapping[str, ReplicaReport] | None
+    offline: bool
 
     @property
     def reachable(self) -> bool:

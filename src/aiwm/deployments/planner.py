@@ -80,7 +80,7 @@ def _seen_now(replica: Replica, fleet: Fleet) -> Replica:
     if node is None:
         return replica.model_copy(update={"state": ReplicaState.STOPPED, "message": "its node was deleted"})
     if node.inventory is None:
-        return replica if replica.state is ReplicaState.STOPPING else _lost(replica, node.name)
+        return _lost(replica, node.name) if node.offline and replica.state is not ReplicaState.STOPPING else replica
     report = node.inventory.get(replica.replica_id)
     if report is not None:
         return absorbed(replica, report)

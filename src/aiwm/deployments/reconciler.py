@@ -26,7 +26,7 @@ from aiwm.nodes.presence import Presence
 from aiwm.nodes.service import NodeService
 from aiwm.protocol import node_channel as wire
 from aiwm.protocol.errors import AiwmError, NotFound, Stale
-from aiwm.protocol.states import DownloadStatus, NodeRole, ReplicaState
+from aiwm.protocol.states import DownloadStatus, NodeRole, NodeStatus, ReplicaState
 
 log = logging.getLogger(__name__)
 
@@ -102,6 +102,7 @@ class Reconciler:
                 gpus=tuple(Gpu(gpu.device_id, gpu.memory_total) for gpu in seen.gpu_devices),
                 ram_free=seen.ram_free,
                 inventory=session.inventory if session is not None and session.registered else None,
+                offline=session is None and seen.status is NodeStatus.OFFLINE,
             )
         for wish in self._parts.book:
             for replica in self._parts.book.state(wish.id).replicas:

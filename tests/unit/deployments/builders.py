@@ -74,7 +74,7 @@ def a_report(
 def a_node(
     node_id: str = "node-1", *, gpus: int = 1, runs: Iterable[ReplicaReport] | None = (), **changes: object
 ) -> NodeFacts:
-    """A worker everybody may use that can run Triton; `runs=None` is a node that has not reported."""
+    """A worker everybody may use that can run Triton; `runs=None` is a node that is offline."""
     fields: dict[str, object] = {
         "node_id": node_id,
         "name": f"name of {node_id}",
@@ -86,6 +86,7 @@ def a_node(
         "gpus": tuple(Gpu(str(number), 16_384) for number in range(gpus)),
         "ram_free": 32_768,
         "inventory": None if runs is None else {report.replica_id: report for report in runs},
+        "offline": runs is None,
     }
     return NodeFacts(**{**fields, **changes})  # type: ignore[arg-type]
 

@@ -247,8 +247,8 @@ class Simulation:
                 after = rules.with_replica(before, changed)
                 self.keep(before, rules.settled(before, after, self.wishes[deployment_id], now=self.now()))
 
-    def expected(self, wish: Wish) -> int:
-        """How many replicas should run: those wanted, less the failed ones."""
+    def least(self, wish: Wish) -> int:
+        """How many replicas must run: those wanted, less the failed ones, which nobody replaces."""
         failed = [each for each in self.states[wish.id].replicas if each.state is ReplicaState.FAILED]
         return max(wanted(wish) - len(failed), 0)
 
@@ -265,4 +265,5 @@ def _facts(machine: Machine) -> NodeFacts:
         gpus=tuple(Gpu(str(number), 16_384) for number in range(machine.gpus)),
         ram_free=None,
         inventory=machine.session.inventory if machine.session is not None else None,
+        offline=machine.session is None,
     )

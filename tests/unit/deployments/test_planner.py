@@ -168,6 +168,12 @@ def test_a_replica_of_a_node_that_is_away_is_lost_and_not_replaced() -> None:
     assert commands == []
 
 
+def test_until_a_node_is_known_to_be_offline_its_replicas_are_what_they_were() -> None:
+    """A controller that has just started has heard of no node yet; users are told of no loss and no return."""
+    state = a_state(a_replica(state=ReplicaState.RUNNING))
+    assert planned((a_wish(), state, [a_node(runs=None, offline=False)])) == (state, [])
+
+
 def test_a_replica_of_a_deleted_node_is_replaced_elsewhere() -> None:
     state = a_state(a_replica(state=ReplicaState.RUNNING, gpu_device_ids=["0"]))
     after, commands = planned((a_wish(), state, [a_node("node-2")]))

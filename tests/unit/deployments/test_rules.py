@@ -244,6 +244,15 @@ def test_facts_have_ids_of_their_own_in_order_and_fifty_events_are_embedded(cour
     assert sum(line["event"] in own for line in lines) == turns
 
 
+def test_a_long_story_embeds_its_last_fifty_events_and_records_all() -> None:
+    wish, state = a_wish(), placed(a_wish())
+    for second in range(60):
+        state = turned(state, State.RUNNING if second % 2 else State.UNHEALTHY, wish, second)
+    lines = [fact.data for fact in state.outbox if fact.collection == EVENTS]
+    assert (len(state.events), len(lines) > 100) == (50, True)
+    assert state.events[-1].event == lines[-1]["event"] == "model.deployment.running"
+
+
 def test_the_same_change_gives_the_same_facts() -> None:
     """A write that is tried again after a lost race tells what the first try would have told, under the same ids."""
     wish = a_wish()
