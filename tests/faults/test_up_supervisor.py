@@ -175,5 +175,5 @@ def test_a_service_that_keeps_crashing_before_it_is_ready_ends_the_start(supervi
 def test_a_service_that_is_never_ready_ends_the_start(supervised: Supervised) -> None:
     supervised.start({"name": "slow", "script": STEADY, "readyFile": "never"}, start_within=0.5)
     assert supervised.ended() == 1
-    assert "cannot start slow: it was not ready within" in supervised.said()
+    assert "cannot start slow: it was not ready within 0 s: no never" in supervised.said()
     assert gone(supervised.pids("slow")[0])

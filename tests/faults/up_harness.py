@@ -15,8 +15,8 @@ from typing import Any
 from aiwm.apps.up.supervisor import CannotStart, Policy, Service, Supervisor
 
 
-async def _exists(path: Path) -> bool:
-    return path.exists()  # noqa: ASYNC240 - a test's own file
+async def _missing(path: Path) -> str:
+    return "" if path.exists() else f"no {path.name}"  # noqa: ASYNC240 - a test's own file
 
 
 def _service(spec: dict[str, Any], folder: Path) -> Service:
@@ -25,7 +25,7 @@ def _service(spec: dict[str, Any], folder: Path) -> Service:
         arguments=("/bin/sh", "-c", spec["script"]),
         environment=dict(os.environ),
         log=folder / f"{spec['name']}.log",
-        ready=partial(_exists, folder / spec["readyFile"]) if "readyFile" in spec else None,
+        missing=partial(_missing, folder / spec["readyFile"]) if "readyFile" in spec else None,
         patience=0.3,
     )
 

@@ -1,6 +1,7 @@
 """What `aiwm up` runs: the services of one machine, derived from its settings; secrets never go by argument."""
 
 import asyncio
+import json
 import os
 import sys
 from collections.abc import Awaitable, Callable, Mapping
@@ -61,8 +62,8 @@ def describe(settings: Settings, *, node: bool, lock: int, lifeline: int) -> Sta
     token = folder / "node" / "token"
     controller = ("controller", *(("--local-node-file", str(token)) if node else ()))
     servers = (
-        _server(folder, controller, environment, lock, partial(_http_ready, reach, settings.port)),
-        _server(folder, ("noti",), environment, lock, partial(_http_ready, reach, settings.noti_port)),
+        _server(folder, controller, environment, lock, partial(_http_missing, reach, settings.port)),
+        _server(folder, ("noti",), environment, lock, partial(_http_missing, reach, settings.noti_port)),
         _server(folder, ("worker",), environment, lock, None),
     )
     return Stack(
@@ -83,7 +84,7 @@ def _redis(folder: Path, lock: int) -> tuple[Service, str]:
         arguments=prepare_redis(folder / "redis", port, password),
         environment=_inherited(),
         log=folder / "logs" / "redis.log",
-        ready=partial(redis_answers, port, password),
+        missing=partial(_redis_missing, port, password),
         inherit=(lock,),
     )
     return service, f"redis://:{password}@127.0.0.1:{port}/0"
@@ -94,11 +95,11 @@ def _server(
     arguments: tuple[str, ...],
     environment: Mapping[str, str],
     lock: int,
-    ready: Callable[[], Awaitable[bool]] | None,
+    missing: Callable[[], Awaitable[str]] | None,
 ) -> Service:
     name = arguments[0]
     command = (*_PRODUCT, *arguments)
-    return Service(name, command, environment, folder / "logs" / f"{name}.log", ready, (lock,))
+    return Service(name, command, environment, folder / "logs" / f"{name}.log", missing, (lock,))
 
 
 def _node(settings: Settings, controller_url: str, token: Path, lock: int, lifeline: int) -> Service:
@@ -140,15 +141,29 @@ def _reachable(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-async def _http_ready(host: str, port: int) -> bool:
-    """Whether `/health/ready` answers 200."""
+async def _redis_missing(port: int, password: str) -> str:
+    return "" if await redis_answers(port, password) else "it does not answer"
+
+
+async def _http_missing(host: str, port: int) -> str:
+    """What `/health/ready` names as not ready; nothing when it answers 200."""
     try:
         async with asyncio.timeout(5.0):
             reader, writer = await asyncio.open_connection(host.strip("[]"), port)
             try:
                 writer.write(f"GET /health/ready HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
-                return (await reader.readline()).split()[1:2] == [b"200"]
+                head, _, body = (await reader.read()).partition(b"\r\n\r\n")
             finally:
                 writer.close()
     except (OSError, TimeoutError):
-        return False
+        return "it does not answer"
+    return "" if head.split()[1:2] == [b"200"] else _named(body)
+
+
+def _named(body: bytes) -> str:
+    """`redis is UNAVAILABLE, …` of a health report."""
+    try:
+        checks: dict[str, str] = json.loads(body)["checks"]
+        return ", ".join(f"{name} is {answer}" for name, answer in checks.items() if answer != "ok")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return "it says that it is not ready"

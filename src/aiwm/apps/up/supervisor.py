@@ -21,13 +21,17 @@ USAGE = 2
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One process to keep running. `patience` is how long it may take to end before the next one is told, too."""
+    """One process to keep running.
+
+    `missing` says what it still lacks to be ready, nothing when it is. `patience` is how long it may take to end
+    before the next one is told, too.
+    """
 
     name: str
     arguments: tuple[str, ...]
     environment: Mapping[str, str]
     log: Path
-    ready: Callable[[], Awaitable[bool]] | None = None
+    missing: Callable[[], Awaitable[str]] | None = None
     inherit: tuple[int, ...] = ()
     patience: float = 1.0
 
@@ -62,6 +66,7 @@ class _Kept:
     keeping: asyncio.Task[None] | None = None
     ready: asyncio.Event = field(default_factory=asyncio.Event)
     failed: CannotStart | None = None
+    lacks: str = ""
     early_ends: int = 0
     log_start: int = 0
 
@@ -111,14 +116,10 @@ class Supervisor:
                 async with asyncio.timeout(self._policy.start_within):
                     await kept.ready.wait()
             except TimeoutError:
-                raise self._cannot(kept, f"it was not ready within {self._policy.start_within:.0f} s", 1) from None
+                reason = f"it was not ready within {self._policy.start_within:.0f} s: {kept.lacks}"
+                raise self._cannot(kept, reason, 1) from None
             if kept.failed is not None:
                 raise kept.failed
-
-    def pid(self, name: str) -> int | None:
-        """The pid of a service while it runs."""
-        process = self._kept[name].process
-        return process.pid if process is not None and process.returncode is None else None
 
     async def _keep(self, kept: _Kept) -> None:
         service = kept.service
@@ -162,9 +163,10 @@ class Supervisor:
             watching.cancel()
 
     async def _watch_readiness(self, kept: _Kept) -> None:
-        check = kept.service.ready
+        check = kept.service.missing
         while check is not None and not kept.ready.is_set():
-            if await check():
+            kept.lacks = await check()
+            if not kept.lacks:
                 break
             await self._clock.sleep(self._policy.poll)
         kept.ready.set()
