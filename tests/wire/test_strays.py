@@ -4,10 +4,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import pytest_asyncio
 from tests.flows.test_road import a_deployment, becomes, deployment
 from tests.wire.played_node import PlayedNode, a_node_record, played, token_of
 
+from aiwm.deployments.records import STATES
 from aiwm.testing.road import ready_model
 from aiwm.testing.world import World, eventually, open_world
 
@@ -105,3 +107,24 @@ async def test_a_silent_node_s_replica_is_found_again_as_it_was(world: World) ->
         seen = await deployment(world, order["deploymentId"])
         assert [each["replicaId"] for each in seen["replicaStatus"]] == [order["replicaId"]]
         assert node.bodies("command.stop") == node.bodies("command.deploy") == []
+
+
+async def test_a_plan_whose_write_lost_a_race_finds_its_device_free_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace, lost = world.infra.store.replace, set[object]()
+
+    async def racing(collection: str, record: dict[str, object], *, version: int) -> bool:
+        if collection == STATES and (record["id"], version) not in lost:
+            lost.add((record["id"], version))
+            return False
+        return await replace(collection, record, version=version)
+
+    monkeypatch.setattr(world.infra.store, "replace", racing)
+    async with played(world, await token_of(world, await a_node_record(world))) as node:
+        await node.send("node.register", {**FACTS, "gpuDevices": [{"deviceId": "0"}]})
+        await node.next("register.ack")
+        await a_deployment(world, modelId=await ready_model(world), resources={"gpuCount": 1})
+        order = await node.next("command.deploy")
+        assert order["data"]["gpuDeviceIds"] == ["0"]
+    assert lost

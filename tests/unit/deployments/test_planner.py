@@ -181,9 +181,9 @@ def test_a_replica_of_a_deleted_node_is_replaced_elsewhere() -> None:
     assert commands == [Deploy(after.replicas[0])]
 
 
-def test_a_restart_waits_until_the_old_replica_has_given_its_device_back() -> None:
+def test_a_restart_waits_until_the_old_replica_has_ended_even_where_there_is_room() -> None:
     state = a_state(a_replica(state=ReplicaState.RUNNING, gpu_device_ids=["0"]))
-    wish, nodes = a_wish(generation=2, revision=2), [a_node(runs=[a_report()])]
+    wish, nodes = a_wish(generation=2, revision=2), [a_node(gpus=2, runs=[a_report()])]
     after, commands = planned((wish, state, nodes))
     assert [each.state for each in after.replicas] == [ReplicaState.STOPPING]
     assert commands == [Stop("node-1", "replica-1")]
