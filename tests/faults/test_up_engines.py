@@ -100,3 +100,16 @@ def test_a_deployment_is_brought_back_after_up_itself_was_killed(up: Up) -> None
     assert [each.event for each in seen.events].count("model.deployment.started") >= 1
     assert up.stop() == 0
     assert not engines(up)
+
+
+def test_an_orderly_restart_of_the_controller_tells_nobody_that_nodes_are_lost(up: Up) -> None:
+    up.start()
+    deployment = asyncio.run(deployed(up))
+    before = up.parts()["controller"]
+    os.kill(before.pid, signal.SIGTERM)
+    until(lambda: up.parts().get("controller") not in (None, before))
+    until(up.ready)
+    assert up.nodes()[0]["status"] == "online"
+    seen = asyncio.run(runs(up, deployment.deployment_id))
+    assert [each.event for each in seen.events].count("replica.lost") == 0
+    assert up.stop() == 0

@@ -1,6 +1,7 @@
 """The controller: REST, node channel, inference gateway and reconciler, composed from the nouns."""
 
 import asyncio
+import logging
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,9 +46,12 @@ from aiwm.nodes.presence import Presence
 from aiwm.nodes.records import OBSERVATIONS
 from aiwm.nodes.routes import nodes_router
 from aiwm.nodes.service import NodeService
+from aiwm.protocol.errors import Unavailable
 from aiwm.protocol.node_channel import PING_INTERVAL_SECONDS, PING_TIMEOUT_SECONDS
 
 JUDGE_AFTER_SECONDS = 75.0
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +124,23 @@ class Controller:
         self.tasks.spawn("connections to engines", upstream.keep_only(self.directory.urls))
         self.tasks.spawn("missing nodes", self._judge_missing())
 
+    async def say_when_closing(self, stop: asyncio.Event) -> None:
+        """Tells the channel before the server ends its connections."""
+        await stop.wait()
+        self.channel.closing()
+
     async def _judge_missing(self) -> None:
         """Nodes that were online before this controller started get time to return before they count as gone."""
-        await self.infra.clock.sleep(JUDGE_AFTER_SECONDS)
-        for node in await self.nodes.online():
-            if self.presence.of(node.id) is None:
-                await self.nodes.missing(node)
+        left = True
+        while left:
+            await self.infra.clock.sleep(JUDGE_AFTER_SECONDS)
+            try:
+                for node in await self.nodes.online():
+                    if self.presence.of(node.id) is None:
+                        await self.nodes.missing(node)
+                left = False
+            except Unavailable as error:
+                log.warning("missing nodes are judged later: %s", error.message)
 
 
 def compose(infra: Infra, tasks: Tasks) -> Controller:
@@ -176,6 +191,7 @@ async def run(settings: Settings, stop: asyncio.Event, *, local_node_file: str |
         if local_node_file is not None:
             await ensure_local_node(controller.nodes, controller.users, Path(local_node_file))
         controller.background(upstream)
+        tasks.spawn("closing", controller.say_when_closing(stop))
         async with tasks.until_failure(stop):
             await serve(controller.application(upstream), host=settings.host, port=settings.port, stop=stop)
         await controller.usage.flush()

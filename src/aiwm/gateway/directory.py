@@ -58,8 +58,11 @@ class Directory:
             return found
         state = self._book.state(wish.id)
         reason = state.status_reason or f"it is {state.status.value}"
-        if any(replica.state in READY for replica in state.replicas):
+        ready = [replica for replica in state.replicas if replica.state in READY]
+        if ready and any(self._presence.of(replica.node_id) for replica in ready):
             reason = "its node gave no address to dial; set AIWM_ADVERTISE_HOST there"
+        elif ready:
+            reason = "its node is not connected; it is looked for"
         raise Unavailable(f"cannot serve {wish.name!r}: {reason}", code="NO_REPLICA")
 
     def urls(self) -> set[str]:

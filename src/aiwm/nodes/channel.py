@@ -56,6 +56,7 @@ class NodeChannel(socketio.AsyncNamespace):  # type: ignore[misc]
         self._nodes, self._presence, self._clock, self._controller_id = nodes, presence, clock, controller_id
         self._records: dict[str, NodeRecord] = {}
         self._listener: Listener | None = None
+        self._closing = False
         self.commands = Commands(presence, clock, self._send)
         self._handlers: dict[str, tuple[type[Wire], Callable[[Session, Any], Awaitable[None]]]] = {
             wire.NODE_REGISTER: (wire.NodeRegister, self._register),
@@ -70,6 +71,10 @@ class NodeChannel(socketio.AsyncNamespace):  # type: ignore[misc]
     def listen(self, listener: Listener) -> None:
         """Names who hears reports from now on."""
         self._listener = listener
+
+    def closing(self) -> None:
+        """This controller is about to end: that its nodes lose it says nothing about them."""
+        self._closing = True
 
     async def close_node(self, node_id: str) -> None:
         """Ends a node's connection; whether it may return is for its token to say."""
@@ -106,7 +111,7 @@ class NodeChannel(socketio.AsyncNamespace):  # type: ignore[misc]
     async def on_disconnect(self, sid: str, reason: str = "") -> None:
         node = self._records.pop(sid, None)
         session = self._presence.closed(sid)
-        if node is None or session is None:
+        if node is None or session is None or self._closing:
             return
         log.info("node gone", extra={"nodeId": node.id, "reason": reason})
         self.commands.lost(session)
