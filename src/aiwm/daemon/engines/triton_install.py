@@ -132,15 +132,15 @@ def _keep_text(path: Path, text: str) -> None:
 
 def _libpython_folder(stub: Path, bundled: Path) -> Path | None:
     """Where the Python library is that the stub is linked to; None when the system's loader finds it by itself."""
-    needed = re.search(rb"libpython3[\w.-]*\.so[\d.]*", stub.read_bytes())
-    name = needed.group().decode() if needed else ""
-    for folder in (Path(str(sysconfig.get_config_var("LIBDIR"))), Path(sys.base_prefix) / "lib", bundled):
-        if (folder / name).is_file():
+    # The wheel's own copy has another name, and the helper that is linked to it still holds the plain one as well.
+    names = {found.decode() for found in re.findall(rb"libpython3[\w.-]*\.so[\d.]*", stub.read_bytes())}
+    for folder in (bundled, Path(str(sysconfig.get_config_var("LIBDIR"))), Path(sys.base_prefix) / "lib"):
+        if any((folder / name).is_file() for name in names):
             return folder
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     if ctypes.util.find_library(f"python{python}"):
         return None
     raise Unavailable(
-        f"cannot run triton: {name} is missing, which its Python backend needs; "
+        f"cannot run triton: libpython{python}.so is missing, which its Python backend needs; "
         f"install it with: apt-get install libpython{python}"
     )
