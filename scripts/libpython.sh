@@ -1,13 +1,9 @@
 #!/bin/sh
 # Says in one line when the shared Python library that Triton's Python backend loads is missing: libpython.sh PYTHON
-# Triton's wheel carries that of one version, 3.13; the others come from the system.
 exec "$1" -c '
-import ctypes, glob, os, sys, sysconfig
+import ctypes, os, sys, sysconfig
 
 short = "%d.%d" % sys.version_info[:2]
-carried = "nvidia_pytriton.libs/libpython3-*.%d.so*" % sys.version_info[1]
-if glob.glob(os.path.join(sysconfig.get_path("platlib"), carried)):
-    sys.exit(0)
 name = "libpython%s.so.1.0" % short
 for candidate in (name, os.path.join(sysconfig.get_config_var("LIBDIR") or "", name)):
     try:

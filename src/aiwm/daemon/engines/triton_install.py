@@ -4,7 +4,6 @@ The wheel `nvidia-pytriton` carries a real server with the Python backend, but k
 apart, one per Python version; the server wants it beside the backend. So a backend folder of our own is put together.
 """
 
-import ctypes.util
 import importlib.util
 import os
 import re
@@ -96,14 +95,14 @@ def _open_wheel(binary: Path, own: Path) -> TritonInstall:
     if not stub.exists():
         have = ", ".join(sorted(path.name for path in _stubs(binary).iterdir()))
         raise Unavailable(f"cannot run triton: its Python backend knows Python {have}, and this is {python}")
-    bundled = binary.parents[3] / "nvidia_pytriton.libs"
-    libraries = [str(path) for path in (_libpython_folder(stub, bundled), bundled) if path]
+    libraries = own / "lib"
+    _alias(_names_of_libpython(stub), _libpython(python), libraries)
     backends = own / "backends"
     _lay_out_backend(binary.parent.parent / "backends/python", stub, backends / "python")
     environment = {
         # The backend's helper ignores PYTHONPATH and takes the environment of the first python3 on PATH.
         "PATH": f"{Path(sys.executable).parent}:{_SYSTEM_PATH}",
-        "LD_LIBRARY_PATH": ":".join(dict.fromkeys(libraries)),
+        "LD_LIBRARY_PATH": f"{libraries}:{binary.parents[3] / 'nvidia_pytriton.libs'}",
     }
     return TritonInstall(binary, backends, environment, find_version(binary))
 
@@ -115,10 +114,19 @@ def _lay_out_backend(source: Path, stub: Path, target: Path) -> None:
         if original.name == _UTILITIES:
             _keep_text(link, original.read_text() + _NUMPY_2.read_text() + _TAKE)
             continue
-        if link.is_symlink() and link.readlink() == original:
-            continue
-        link.unlink(missing_ok=True)
-        link.symlink_to(original)
+        if original is stub:
+            _copy(original, link)
+        else:
+            _link(link, original)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """A copy, as the helper's loader looks beside the real file first, past the library folder it is given."""
+    if not target.is_symlink() and target.is_file() and target.read_bytes() == source.read_bytes():
+        return
+    draft = target.with_name(f"{target.name}.{os.getpid()}.new")
+    shutil.copy2(source, draft)
+    draft.replace(target)
 
 
 def _keep_text(path: Path, text: str) -> None:
@@ -130,17 +138,36 @@ def _keep_text(path: Path, text: str) -> None:
     draft.replace(path)
 
 
-def _libpython_folder(stub: Path, bundled: Path) -> Path | None:
-    """Where the Python library is that the stub is linked to; None when the system's loader finds it by itself."""
-    # The wheel's own copy has another name, and the helper that is linked to it still holds the plain one as well.
-    names = {found.decode() for found in re.findall(rb"libpython3[\w.-]*\.so[\d.]*", stub.read_bytes())}
-    for folder in (bundled, Path(str(sysconfig.get_config_var("LIBDIR"))), Path(sys.base_prefix) / "lib"):
-        if any((folder / name).is_file() for name in names):
-            return folder
-    python = f"{sys.version_info.major}.{sys.version_info.minor}"
-    if ctypes.util.find_library(f"python{python}"):
-        return None
+def _names_of_libpython(stub: Path) -> set[str]:
+    """The names under which the helper may look for the Python library, its plain one among them."""
+    return {found.decode() for found in re.findall(rb"libpython3[\w.-]*\.so[\d.]*", stub.read_bytes())}
+
+
+def _libpython(python: str) -> Path:
+    """This interpreter's own shared library. Raises `Unavailable` where it has none.
+
+    The wheel's copy for 3.13 will not do: what Debian builds into its interpreter is missing there and on disk.
+    """
+    name = f"libpython{python}.so.1.0"
+    multiarch = str(sysconfig.get_config_var("MULTIARCH") or "")
+    folders = (Path(str(sysconfig.get_config_var("LIBDIR"))), Path(sys.base_prefix) / "lib")
+    for folder in (*folders, *(each / multiarch for each in folders), Path("/usr/lib") / multiarch):
+        if (folder / name).is_file():
+            return folder / name
     raise Unavailable(
-        f"cannot run triton: libpython{python}.so is missing, which its Python backend needs; "
+        f"cannot run triton: {name} is missing, which its Python backend needs; "
         f"install it with: apt-get install libpython{python}"
     )
+
+
+def _alias(names: set[str], library: Path, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        _link(folder / name, library)
+
+
+def _link(link: Path, target: Path) -> None:
+    if link.is_symlink() and link.readlink() == target:
+        return
+    link.unlink(missing_ok=True)
+    link.symlink_to(target)
