@@ -21,7 +21,7 @@ up: setup ## start everything on this machine and stay up
 	@exec $(BIN)/aiwm up
 
 demo: setup ## the main job end to end, on a stack of its own
-	@sh scripts/libpython.sh $(BIN)/python || exit 1
+	@sh scripts/libpython.sh $(VENV) fetch
 	@exec $(BIN)/aiwm demo
 
 check: setup ## format, lint, types, import contracts, sizes, unit tests and contract suites on embedded parts

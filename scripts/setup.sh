@@ -77,6 +77,6 @@ export VIRTUAL_ENV="$(cd "$venv" && pwd)" UV_LINK_MODE="${UV_LINK_MODE:-copy}"
 "$venv/bin/uv" pip sync -q --compile-bytecode --require-hashes requirements.lock
 "$venv/bin/uv" pip install -q --no-deps --no-build-isolation -e .
 embedded_redis
-sh scripts/libpython.sh "$venv/bin/python" || true
+sh scripts/libpython.sh "$venv" || true
 echo "$key" >"$venv/.aiwm-setup"
 say "done; $venv/bin/aiwm is ready"

@@ -90,13 +90,13 @@ def _stubs(binary: Path) -> Path:
 
 
 def _open_wheel(binary: Path, own: Path) -> TritonInstall:
-    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    python = _python()
     stub = _stubs(binary) / python / _STUB
     if not stub.exists():
         have = ", ".join(sorted(path.name for path in _stubs(binary).iterdir()))
         raise Unavailable(f"cannot run triton: its Python backend knows Python {have}, and this is {python}")
     libraries = own / "lib"
-    _alias(_names_of_libpython(stub), _libpython(python), libraries)
+    _alias(_names_of_libpython(stub), _libpython(), libraries)
     backends = own / "backends"
     _lay_out_backend(binary.parent.parent / "backends/python", stub, backends / "python")
     environment = {
@@ -143,21 +143,33 @@ def _names_of_libpython(stub: Path) -> set[str]:
     return {found.decode() for found in re.findall(rb"libpython3[\w.-]*\.so[\d.]*", stub.read_bytes())}
 
 
-def _libpython(python: str) -> Path:
-    """This interpreter's own shared library. Raises `Unavailable` where it has none.
+def find_libpython() -> Path | None:
+    """This interpreter's own shared library; also where set-up puts it when the system has none.
 
     The wheel's copy for 3.13 will not do: what Debian builds into its interpreter is missing there and on disk.
     """
-    name = f"libpython{python}.so.1.0"
+    name = f"libpython{_python()}.so.1.0"
     multiarch = str(sysconfig.get_config_var("MULTIARCH") or "")
-    folders = (Path(str(sysconfig.get_config_var("LIBDIR"))), Path(sys.base_prefix) / "lib")
-    for folder in (*folders, *(each / multiarch for each in folders), Path("/usr/lib") / multiarch):
+    folders = (Path(str(sysconfig.get_config_var("LIBDIR"))), Path(sys.base_prefix) / "lib", Path("/usr/lib"))
+    fetched = Path(sys.prefix) / "share/aiwm/libpython/usr/lib"
+    for folder in (*folders, *(each / multiarch for each in (*folders, fetched))):
         if (folder / name).is_file():
             return folder / name
-    raise Unavailable(
-        f"cannot run triton: {name} is missing, which its Python backend needs; "
-        f"install it with: apt-get install libpython{python}"
-    )
+    return None
+
+
+def _libpython() -> Path:
+    found = find_libpython()
+    if found is None:
+        raise Unavailable(
+            f"cannot run triton: libpython{_python()}.so.1.0 is missing, which its Python backend needs; "
+            f"install it with: apt-get install libpython{_python()}"
+        )
+    return found
+
+
+def _python() -> str:
+    return f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 def _alias(names: set[str], library: Path, folder: Path) -> None:
