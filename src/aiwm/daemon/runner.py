@@ -173,11 +173,14 @@ class Runner:
             )
         record.restarts += 0 if ended.requested else 1
         record.health, record.endpoint, record.last_end = "unhealthy", None, shorten(reason)
-        message = f"the engine {reason}; starting it again in {pause:.0f} s (restart {record.restarts})"
+        when = "at once" if ended.requested else f"in {pause:.0f} s (restart {record.restarts})"
+        message = f"the engine {reason}; starting it again {when}"
         await self._move(record, ReplicaState.STARTING, shorten(message))
         await self.clock.sleep(pause)
 
     def _explain(self, record: ReplicaRecord, ended: Ended) -> str:
+        if ended.requested:
+            return "was ended together with what it belonged to"
         engine = self.launcher.engines[record.order.engine]
         own = engine.explain(self.launcher.output(self.ledger.folder(record.replica_id)))
         return f"{ended.reason}: {own}" if own else ended.reason
