@@ -34,6 +34,7 @@ class Claims:
 
     kind: PrincipalKind
     subject: str
+    issued_at: datetime
     expires_at: datetime
     values: Mapping[str, object] = field(default_factory=dict)
 
@@ -55,13 +56,17 @@ class Tokens:
         values: Mapping[str, object] = {},
         use: Use = "access",
     ) -> tuple[str, datetime]:
-        """A token for `expires_in` seconds, and when it ends (whole seconds)."""
-        now = int(self._clock.now().timestamp())
+        """A token for `expires_in` seconds, and when it ends (whole seconds).
+
+        Its `iat` has milliseconds, so that what was issued just before a revocation is told from what came after.
+        """
+        issued_at = self._clock.now().timestamp()
+        now = int(issued_at)
         claims = {
             "iss": _ISSUER,
             "aud": _audience(kind),
             "sub": subject,
-            "iat": now,
+            "iat": issued_at,
             "exp": now + expires_in,
             "jti": new_id("token"),
             "use": use,
@@ -90,13 +95,16 @@ class Tokens:
         audiences = {_audience(kind): kind for kind in kinds}
         kind = audiences.get(str(claims.get("aud")))
         subject, expires, values = claims.get("sub"), claims.get("exp"), claims.get("values")
+        issued = claims.get("iat", 0)
         if kind is None or claims.get("use") != use or claims.get("iss") != _ISSUER:
             raise _invalid("it is of another kind than is asked for here")
         if not isinstance(subject, str) or not isinstance(expires, int) or not isinstance(values, dict):
             raise _invalid("it lacks claims")
+        if not isinstance(issued, int | float):
+            raise _invalid("it lacks claims")
         if self._clock.now().timestamp() >= expires:
             raise Unauthenticated("cannot let you in: the token has expired; sign in again", code="TOKEN_EXPIRED")
-        return Claims(kind, subject, datetime.fromtimestamp(expires, UTC), values)
+        return Claims(kind, subject, _moment(issued), _moment(expires), values)
 
     def _signed_claims(self, token: str) -> dict[str, object]:
         if len(token) > _MAX_LENGTH:
@@ -109,6 +117,10 @@ class Tokens:
             return dict(jwt.decode(token, self._keys[key_id], algorithms=[_ALGORITHM]).claims)
         except (JoseError, ValueError, TypeError) as error:
             raise _invalid("it cannot be read") from error
+
+
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
 
 
 def _audience(kind: PrincipalKind) -> str:
