@@ -17,7 +17,7 @@ from aiwm.protocol.states import PrincipalKind
 
 ACCESS_SECONDS = 3600
 REFRESH_SECONDS = 30 * 86_400
-_SESSION = "sessionId"
+SESSION_CLAIM = "sessionId"
 
 
 class Users:
@@ -59,7 +59,7 @@ class Users:
         claims = self._tokens.verify_refresh(token, PrincipalKind.USER)
         await self.principal(claims)
         expires_at = self._clock.now() + timedelta(seconds=REFRESH_SECONDS)
-        session_id = str(claims.values.get(_SESSION))
+        session_id = str(claims.values.get(SESSION_CLAIM))
         try:
             await self._sessions.update(session_id, lambda s: s.model_copy(update={"expires_at": expires_at}))
         except NotFound as error:
@@ -69,14 +69,14 @@ class Users:
     async def logout(self, token: str | None) -> None:
         """Ends the session of an access token: none of its tokens is good any more."""
         claims = self._tokens.verify(token, PrincipalKind.USER)
-        await self._sessions.delete(str(claims.values.get(_SESSION)))
+        await self._sessions.delete(str(claims.values.get(SESSION_CLAIM)))
 
     async def principal(self, claims: Claims) -> Principal:
         """Who a verified token's bearer is now; `Unauthenticated` (`TOKEN_INVALID`) when it signed out or is gone."""
         user = await self.users.get(claims.subject)
         if user is None or not _usable(user):
             raise Unauthenticated("cannot accept the token: its user is gone or inactive", code="TOKEN_INVALID")
-        session_id = claims.values.get(_SESSION)
+        session_id = claims.values.get(SESSION_CLAIM)
         if session_id is not None and await self._sessions.get(str(session_id)) is None:
             raise _signed_out()
         return Principal(claims.kind, user.id, user.username, user.org_id, frozenset(user.roles))
@@ -95,7 +95,7 @@ class Users:
         return [user.id for user in await self.users.find(Query(_ACTIVE))]
 
     def _pair(self, user_id: str, session_id: str) -> TokenPair:
-        values = {_SESSION: session_id}
+        values = {SESSION_CLAIM: session_id}
         access, _ = self._tokens.issue(PrincipalKind.USER, user_id, expires_in=ACCESS_SECONDS, values=values)
         refresh, _ = self._tokens.issue(
             PrincipalKind.USER, user_id, expires_in=REFRESH_SECONDS, values=values, use="refresh"

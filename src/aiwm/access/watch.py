@@ -1,0 +1,94 @@
+"""Open connections obey too: each is judged again every two seconds against what the store says now.
+
+Level-triggered: nobody tells a process that a user was disabled or a key revoked, it looks. One look costs one query
+per kind of record, however many connections there are. `judge` decides and is pure; `Watch` is the edge.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from aiwm.access.principal import Principal
+from aiwm.access.records import SESSIONS, USERS, UserRecord
+from aiwm.infra.store.port import Query, Record, Store, Where
+from aiwm.kit.clock import Clock
+from aiwm.protocol.errors import Unauthenticated, Unavailable
+
+log = logging.getLogger(__name__)
+
+EVERY_SECONDS = 2.0
+_AT_ONCE = 5000
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """What one open connection stands on: its principal when last looked at, and what its token named."""
+
+    principal: Principal
+    expires_at: datetime
+    session_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What the store says now of the records that seats stand on, by id."""
+
+    users: Mapping[str, UserRecord] = field(default_factory=dict)
+    sessions: frozenset[str] = frozenset()
+
+
+def judge(seat: Seat, standing: Standing, *, now: datetime) -> Seat:
+    """The seat with the principal as it is now; raises `Unauthenticated` when its connection must end."""
+    if seat.expires_at <= now:
+        raise Unauthenticated("cannot go on: the token has expired; sign in again", code="TOKEN_EXPIRED")
+    user = standing.users.get(seat.principal.id)
+    if user is None or not user.is_active or user.deleted_at is not None:
+        raise Unauthenticated("cannot go on: the user is gone or inactive", code="TOKEN_INVALID")
+    if seat.session_id is not None and seat.session_id not in standing.sessions:
+        raise Unauthenticated("cannot go on: the session has ended; sign in again", code="TOKEN_INVALID")
+    who, roles = seat.principal, frozenset(user.roles)
+    if (who.username, who.org_id, who.roles) == (user.username, user.org_id, roles):
+        return seat
+    return replace(seat, principal=replace(who, username=user.username, org_id=user.org_id, roles=roles))
+
+
+class Watch:
+    """Looks at what the store says of open connections."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store, self._clock = store, clock
+        self._known: dict[str, UserRecord] = {}
+
+    async def standing(self, seats: Iterable[Seat]) -> Standing:
+        """What `seats` stand on now."""
+        seats = list(seats)
+        users = await self._of(USERS, {seat.principal.id for seat in seats})
+        sessions = await self._of(SESSIONS, {seat.session_id for seat in seats if seat.session_id is not None})
+        self._known = {user_id: self._read(user_id, record) for user_id, record in users.items()}
+        return Standing(self._known, frozenset(sessions))
+
+    async def run(self, look: Callable[[], Awaitable[None]]) -> None:
+        """Calls `look` every two seconds; while the store is away connections stay, as nothing is known."""
+        away = False
+        while True:
+            await self._clock.sleep(EVERY_SECONDS)
+            try:
+                await look()
+                away = False
+            except Unavailable as error:
+                if not away:
+                    log.warning("cannot look after open connections: %s", error.message)
+                away = True
+
+    def _read(self, user_id: str, record: Record) -> UserRecord:
+        """Reading a record costs more than finding it: one that has not changed is read once."""
+        known = self._known.get(user_id)
+        return known if known is not None and known.version == record["version"] else UserRecord.model_validate(record)
+
+    async def _of(self, collection: str, ids: set[str]) -> dict[str, Record]:
+        wanted, found = sorted(ids), dict[str, Record]()
+        for start in range(0, len(wanted), _AT_ONCE):
+            query = Query((Where("id", "in", tuple(wanted[start : start + _AT_ONCE])),))
+            found.update({str(each["id"]): each for each in await self._store.find(collection, query)})
+        return found
