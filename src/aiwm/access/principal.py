@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from aiwm.protocol.states import PrincipalKind, Role
 
-_UNIVERSE = frozenset({Role.UNIVERSE_OWNER, Role.UNIVERSE_EDITOR, Role.UNIVERSE_VIEWER})
+UNIVERSE_ROLES = frozenset({Role.UNIVERSE_OWNER, Role.UNIVERSE_EDITOR, Role.UNIVERSE_VIEWER})
 
 
 @dataclass(frozen=True)
@@ -26,4 +26,4 @@ class Principal:
     @property
     def is_universe(self) -> bool:
         """Whether its roles reach over all organizations."""
-        return not self.roles.isdisjoint(_UNIVERSE)
+        return not self.roles.isdisjoint(UNIVERSE_ROLES)

@@ -6,10 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from aiwm.access.accounts import Accounts
+from aiwm.access.audit.log import AuditLog
+from aiwm.access.audit.routes import audit_router
 from aiwm.access.first_run import first_run
 from aiwm.access.guard import Guard
+from aiwm.access.organizations import Organizations
 from aiwm.access.passwords import Passwords
 from aiwm.access.routes import access_router
+from aiwm.access.routes_organizations import organizations_router
+from aiwm.access.routes_users import users_router
 from aiwm.access.service import Users
 from aiwm.apps.local_node import ensure_local_node
 from aiwm.deployments.book import Book
@@ -17,7 +23,7 @@ from aiwm.deployments.channel import Reports
 from aiwm.deployments.dirty import Dirty
 from aiwm.deployments.logs import Logs
 from aiwm.deployments.reconciler import Parts, Reconciler
-from aiwm.deployments.records import STATES
+from aiwm.deployments.records import DEPLOYMENTS, STATES
 from aiwm.deployments.routes import deployments_router
 from aiwm.deployments.service import DeploymentService
 from aiwm.gateway.directory import Directory
@@ -36,13 +42,13 @@ from aiwm.kit.settings import Settings
 from aiwm.kit.tasks import Tasks
 from aiwm.models.artifacts import Artifacts
 from aiwm.models.blobs import blobs_router
-from aiwm.models.records import CONTENTS
+from aiwm.models.records import CONTENTS, MODELS
 from aiwm.models.routes import models_router
 from aiwm.models.service import ModelService
 from aiwm.models.uploads import UploadService
 from aiwm.nodes.channel import NodeChannel
 from aiwm.nodes.presence import Presence
-from aiwm.nodes.records import OBSERVATIONS
+from aiwm.nodes.records import NODES, OBSERVATIONS
 from aiwm.nodes.routes import nodes_router
 from aiwm.nodes.service import NodeService
 from aiwm.protocol.node_channel import PING_INTERVAL_SECONDS, PING_TIMEOUT_SECONDS
@@ -58,6 +64,8 @@ class Controller:
     tasks: Tasks
     passwords: Passwords
     users: Users
+    organizations: Organizations
+    accounts: Accounts
     guard: Guard
     nodes: NodeService
     presence: Presence
@@ -70,10 +78,11 @@ class Controller:
     relay: Relay
     usage: UsageMeter
     keys: IdempotencyKeys
+    audit: AuditLog
 
     async def prepare(self) -> None:
         """Makes indexes and first records, and reads what is there."""
-        for part in (self.users, self.nodes, self.models, self.relay, self.keys):
+        for part in (self.users, self.nodes, self.models, self.relay, self.keys, self.audit):
             await part.prepare()
         await first_run(self.users, self.passwords, self.infra.settings, self.infra.clock)
         await self.book.load()
@@ -87,6 +96,9 @@ class Controller:
         logs = Logs(self.channel.commands, infra.clock)
         routers = (
             access_router(self.users, guard),
+            audit_router(self.audit, guard),
+            users_router(self.accounts, guard),
+            organizations_router(self.organizations, guard),
             nodes_router(self.nodes, guard, self.channel.close_node),
             models_router(self.models, uploads, guard, self.deployments.uses),
             blobs_router(infra.objects, infra.tickets),
@@ -103,6 +115,7 @@ class Controller:
             guard=guard,
             settings=infra.settings,
             idempotency=self.keys,
+            recorder=self.audit,
         )
         sio = socket_server(
             settings=infra.settings, ping_interval=PING_INTERVAL_SECONDS, ping_timeout=PING_TIMEOUT_SECONDS
@@ -132,6 +145,7 @@ def compose(infra: Infra, tasks: Tasks) -> Controller:
     relay = Relay(store, infra.queues, (OBSERVATIONS, CONTENTS, STATES))
     passwords, dirty, presence = Passwords(), Dirty(), Presence()
     users = Users(store, infra.tokens, passwords, clock)
+    organizations = Organizations(store, clock, (NODES, MODELS, DEPLOYMENTS))
     nodes = NodeService(store, infra.tokens, clock, relay.wake, dirty.mark_all)
     channel = NodeChannel(nodes, presence, clock, new_id("controller"))
     models = ModelService(store, clock, relay.wake)
@@ -146,6 +160,8 @@ def compose(infra: Infra, tasks: Tasks) -> Controller:
         tasks=tasks,
         passwords=passwords,
         users=users,
+        organizations=organizations,
+        accounts=Accounts(store, organizations, passwords, clock),
         guard=Guard(infra.tokens, users),
         nodes=nodes,
         presence=presence,
@@ -158,6 +174,7 @@ def compose(infra: Infra, tasks: Tasks) -> Controller:
         relay=relay,
         usage=UsageMeter(store, clock),
         keys=IdempotencyKeys(store, clock),
+        audit=AuditLog(store, clock),
     )
 
 

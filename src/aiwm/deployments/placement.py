@@ -154,9 +154,10 @@ def engine_for(framework: str, task_type: str) -> EngineName:
     return EngineName.CUSTOM if framework == "custom" else EngineName.TRITON
 
 
-def profile_for(resources: Resources, fleet: Fleet) -> HardwareProfile:
-    """The hardware profile when the user names none: the devices asked for, else whether there are any."""
+def profile_for(resources: Resources, fleet: Fleet, org_id: str | None) -> HardwareProfile:
+    """The hardware profile when the user names none: the devices asked for, else whether `org_id` can have any."""
     if resources.gpu_count is not None:
         count = resources.gpu_count
         return (HardwareProfile.CPU, HardwareProfile.GPU)[count] if count < 2 else HardwareProfile.MULTI_GPU
-    return HardwareProfile.GPU if any(node.gpus for node in fleet.nodes.values()) else HardwareProfile.CPU
+    theirs = any(node.gpus for node in fleet.nodes.values() if node.org_id in (None, org_id))
+    return HardwareProfile.GPU if theirs else HardwareProfile.CPU

@@ -54,7 +54,7 @@ class DeploymentService:
         named = {**dict(params), "pinned_node_id": params.node_id}
         del named["node_id"]
         named["engine"] = params.engine or engine_for(model.framework.value, model.task_type.value)
-        named["hardware_profile"] = params.hardware_profile or profile_for(params.resources, fleet)
+        named["hardware_profile"] = params.hardware_profile or profile_for(params.resources, fleet, owner.org_id)
         base = new_base("deploy", owner=owner, by=by, at=self._clock.now())
         return Wish.model_validate({**base, **named, "unique_key": _unique_key(owner, params.name)})
 

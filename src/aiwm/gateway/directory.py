@@ -41,7 +41,7 @@ class Directory:
         """
         first, _, rest = path.partition("/")
         own = self._book.named(who.org_id, first)
-        if own is not None:
+        if own is not None and policy.visible(who, own.owner.org_id):
             return own, rest
         second, _, further = rest.partition("/")
         other = self._book.named(first, second)

@@ -47,7 +47,7 @@ def models_router(models: ModelService, uploads: UploadService, guard: Guard, in
 
     async def seen_by(who: Principal, model_id: str) -> ModelRecord:
         record = await models.record(model_id)
-        if not policy.visible(who, record.owner.org_id):
+        if not policy.visible(who, record.owner.org_id, shareable=True):
             raise NotFound(f"cannot find model {model_id}: there is none of that id", code="MODEL_NOT_FOUND")
         return record
 
@@ -58,13 +58,13 @@ def models_router(models: ModelService, uploads: UploadService, guard: Guard, in
 
     @router.get("")
     async def list_models(who: Annotated[Principal, reader], what: Annotated[Listing, Depends(listing)]) -> Page[Model]:
-        query = to_query(what, filterable=_FILTERS, sortable=_SORTS, search=_SEARCH, scope=scope(who))
+        query = to_query(what, filterable=_FILTERS, sortable=_SORTS, search=_SEARCH, scope=scope(who, shareable=True))
         views, total = await models.page(query)
         return page_of(views, what, total)
 
     @router.post("", status_code=201)
     async def create_model(who: Annotated[Principal, writer], params: ModelCreate) -> Model:
-        return await models.create(params, owner=policy.owner_for(who), by=who.id)
+        return await models.create(params, owner=policy.owner_for(who, shared=params.shared), by=who.id)
 
     @router.get("/{model_id}")
     async def get_model(who: Annotated[Principal, reader], model_id: str) -> Model:

@@ -31,7 +31,7 @@ def nodes_router(nodes: NodeService, guard: Guard, disconnect: Callable[[str], A
 
     async def seen_by(who: Principal, node_id: str) -> NodeRecord:
         record = await nodes.record(node_id)
-        if not policy.visible(who, record.owner.org_id):
+        if not policy.visible(who, record.owner.org_id, shareable=True):
             raise NotFound(f"cannot find node {node_id}: there is none of that id", code="NODE_NOT_FOUND")
         return record
 
@@ -42,13 +42,13 @@ def nodes_router(nodes: NodeService, guard: Guard, disconnect: Callable[[str], A
 
     @router.get("")
     async def list_nodes(who: Annotated[Principal, reader], what: Annotated[Listing, Depends(listing)]) -> Page[Node]:
-        query = to_query(what, filterable=_FILTERS, sortable=_SORTS, search=_SEARCH, scope=scope(who))
+        query = to_query(what, filterable=_FILTERS, sortable=_SORTS, search=_SEARCH, scope=scope(who, shareable=True))
         views, total = await nodes.page(query)
         return page_of(views, what, total)
 
     @router.post("", status_code=201)
     async def create_node(who: Annotated[Principal, writer], params: NodeCreate) -> Node:
-        return await nodes.create(params, owner=policy.owner_for(who), by=who.id)
+        return await nodes.create(params, owner=policy.owner_for(who, shared=params.shared), by=who.id)
 
     @router.get("/{node_id}")
     async def get_node(who: Annotated[Principal, reader], node_id: str) -> Node:
