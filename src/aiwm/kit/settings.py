@@ -49,6 +49,9 @@ class Settings:
     jwt_secret: str = _setting("", "signs tokens; several lines are a key ring", secret=True)
     encryption_key: str = _setting("", "seals stored secrets; same form", secret=True)
     allowed_origins: str = _setting("", "browser origins for REST and sockets, comma-separated")
+    allowed_addresses: str = _setting("", "private networks that URLs of users may name: CIDRs, comma-separated")
+    rate_limit: int = _setting(300, "requests a second for each principal, five times as many at once; 0: no limit")
+    rate_limit_address: int = _setting(600, "the same for each address")
     admin_password: str = _setting("", "password of the first user, admin", secret=True)
     controller_url: str = _setting("", "where the node daemon dials")
     node_token: str = _setting("", "the node daemon's token", secret=True, aliases=("NODE_TOKEN",))
@@ -151,6 +154,8 @@ def _typed(values: Mapping[str, object]) -> dict[str, object]:
     for name, value in values.items():
         if name in ("port", "noti_port"):
             typed[name] = _port(name, value)
+        elif name in ("rate_limit", "rate_limit_address"):
+            typed[name] = _count(name, value)
         elif name == "data_dir":
             typed[name] = Path(str(value)).expanduser().absolute()
         elif isinstance(value, str):
@@ -170,6 +175,13 @@ def _port(name: str, value: object) -> int:
     if not 1 <= port <= 65_535:
         raise SettingsError(f"the setting {name} must be a port from 1 to 65535, not {value!r}")
     return port
+
+
+def _count(name: str, value: object) -> int:
+    text = str(value)
+    if not (text.isascii() and text.isdigit() and len(text) <= 9):
+        raise SettingsError(f"the setting {name} must be a whole number from 0, not {value!r}")
+    return int(text)
 
 
 def _check_choice(values: Mapping[str, object]) -> None:
