@@ -72,7 +72,9 @@ def gateway_routers(directory: Directory, relay: Relay, guard: Guard) -> tuple[A
     async def metadata() -> dict[str, object]:
         return {"name": "aiwm", "version": "2", "extensions": []}
 
-    @named.api_route("/models/{path:path}", methods=["GET", "HEAD", "POST"])
+    @named.get("/models/{path:path}")
+    @named.head("/models/{path:path}")
+    @named.post("/models/{path:path}")
     async def by_name(who: Annotated[Principal, user], path: str, request: Request) -> Response:
         wish, rest = directory.by_name(who, path)
         if rest and rest.split("/")[0] not in ("infer", "ready", "config", "stats", "versions", "generate"):
