@@ -5,7 +5,7 @@ per kind of record, however many connections there are. `judge` decides and is p
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -17,36 +17,36 @@ from aiwm.protocol.errors import Unauthenticated, Unavailable
 
 log = logging.getLogger(__name__)
 
+API_KEYS = "apiKeys"
 EVERY_SECONDS = 2.0
 _AT_ONCE = 5000
 
 
 @dataclass(frozen=True, slots=True)
 class Seat:
-    """What one open connection stands on: its principal when last looked at, and what its token named."""
+    """What one open connection stands on: its principal when last looked at, and when its token or key ends."""
 
     principal: Principal
-    expires_at: datetime
-    session_id: str | None = None
+    expires_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What the store says now of the records that seats stand on, by id."""
+    """What the store says now: the users that seats are of, and which of their sessions and keys are still good."""
 
     users: Mapping[str, UserRecord] = field(default_factory=dict)
-    sessions: frozenset[str] = frozenset()
+    credentials: Set[str] = frozenset()
 
 
 def judge(seat: Seat, standing: Standing, *, now: datetime) -> Seat:
     """The seat with the principal as it is now; raises `Unauthenticated` when its connection must end."""
-    if seat.expires_at <= now:
+    if seat.expires_at is not None and seat.expires_at <= now:
         raise Unauthenticated("cannot go on: the token has expired; sign in again", code="TOKEN_EXPIRED")
     user = standing.users.get(seat.principal.id)
     if user is None or not user.is_active or user.deleted_at is not None:
         raise Unauthenticated("cannot go on: the user is gone or inactive", code="TOKEN_INVALID")
-    if seat.session_id is not None and seat.session_id not in standing.sessions:
-        raise Unauthenticated("cannot go on: the session has ended; sign in again", code="TOKEN_INVALID")
+    if seat.principal.credential and seat.principal.credential not in standing.credentials:
+        raise Unauthenticated("cannot go on: the session or API key has ended; sign in again", code="TOKEN_INVALID")
     who, roles = seat.principal, frozenset(user.roles)
     if (who.username, who.org_id, who.roles) == (user.username, user.org_id, roles):
         return seat
@@ -62,11 +62,13 @@ class Watch:
 
     async def standing(self, seats: Iterable[Seat]) -> Standing:
         """What `seats` stand on now."""
-        seats = list(seats)
-        users = await self._of(USERS, {seat.principal.id for seat in seats})
-        sessions = await self._of(SESSIONS, {seat.session_id for seat in seats if seat.session_id is not None})
+        whose = [seat.principal for seat in seats]
+        users = await self._of(USERS, {who.id for who in whose})
+        sessions = await self._of(SESSIONS, {who.credential for who in whose if who.scopes is None and who.credential})
+        keys = await self._of(API_KEYS, {who.credential for who in whose if who.scopes is not None})
+        good = {key_id for key_id, key in keys.items() if key.get("revokedAt") is None and key.get("deletedAt") is None}
         self._known = {user_id: self._read(user_id, record) for user_id, record in users.items()}
-        return Standing(self._known, frozenset(sessions))
+        return Standing(self._known, good.union(sessions))
 
     async def run(self, look: Callable[[], Awaitable[None]]) -> None:
         """Calls `look` every two seconds; while the store is away connections stay, as nothing is known."""

@@ -8,6 +8,7 @@ from typing import Any
 from aiwm.access.guard import Guard
 from aiwm.access.passwords import Passwords
 from aiwm.access.service import Users
+from aiwm.access.watch import Watch
 from aiwm.http.app import create_app
 from aiwm.http.idempotency import IdempotencyKeys
 from aiwm.http.serve import serve
@@ -77,7 +78,7 @@ def compose(settings: Settings, store: Store, queues: Queues, tokens: Tokens, cl
     passwords = Passwords()
     users = Users(store, tokens, passwords, clock)
     guard, streams = Guard(tokens, users), Streams(store, clock)
-    hub = NotificationHub(guard, streams, Topics(store))
+    hub = NotificationHub(guard, streams, Topics(store), Watch(store, clock), clock)
     return Noti(
         settings=settings,
         store=store,
@@ -102,5 +103,6 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         stack.callback(noti.passwords.close)
         await noti.prepare()
         tasks.spawn("noti queue", noti.consume())
+        tasks.spawn("open connections", noti.hub.watch())
         async with tasks.until_failure(stop):
             await serve(noti.application(), host=settings.host, port=settings.noti_port, stop=stop)
