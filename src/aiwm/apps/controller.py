@@ -118,7 +118,10 @@ class Controller:
             recorder=self.audit,
         )
         sio = socket_server(
-            settings=infra.settings, ping_interval=PING_INTERVAL_SECONDS, ping_timeout=PING_TIMEOUT_SECONDS
+            settings=infra.settings,
+            ping_interval=PING_INTERVAL_SECONDS,
+            ping_timeout=PING_TIMEOUT_SECONDS,
+            recorder=self.audit,
         )
         sio.register_namespace(self.channel)
         return mount(app, sio)

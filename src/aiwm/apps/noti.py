@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
+from aiwm.access.audit.log import AuditLog
 from aiwm.access.guard import Guard
 from aiwm.access.passwords import Passwords
 from aiwm.access.service import Users
@@ -46,10 +47,11 @@ class Noti:
     hub: NotificationHub
     delivery: Delivery
     keys: IdempotencyKeys
+    audit: AuditLog
 
     async def prepare(self) -> None:
         """Makes the indexes."""
-        for part in (self.users, self.streams, self.keys):
+        for part in (self.users, self.streams, self.keys, self.audit):
             await part.prepare()
 
     def application(self) -> Any:
@@ -61,9 +63,13 @@ class Noti:
             guard=self.guard,
             settings=self.settings,
             idempotency=self.keys,
+            recorder=self.audit,
         )
         sio = socket_server(
-            settings=self.settings, ping_interval=PING_INTERVAL_SECONDS, ping_timeout=PING_TIMEOUT_SECONDS
+            settings=self.settings,
+            ping_interval=PING_INTERVAL_SECONDS,
+            ping_timeout=PING_TIMEOUT_SECONDS,
+            recorder=self.audit,
         )
         sio.register_namespace(self.hub)
         return mount(app, sio)
@@ -78,7 +84,7 @@ def compose(settings: Settings, store: Store, queues: Queues, tokens: Tokens, cl
     passwords = Passwords()
     users = Users(store, tokens, passwords, clock)
     guard, streams = Guard(tokens, users), Streams(store, clock)
-    hub = NotificationHub(guard, streams, Topics(store), Watch(store, clock), clock)
+    hub = NotificationHub(guard, streams, Topics(store), Watch(store), clock)
     return Noti(
         settings=settings,
         store=store,
@@ -91,6 +97,7 @@ def compose(settings: Settings, store: Store, queues: Queues, tokens: Tokens, cl
         hub=hub,
         delivery=Delivery(streams, users, hub.tell, clock),
         keys=IdempotencyKeys(store, clock),
+        audit=AuditLog(store, clock),
     )
 
 

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from aiwm import __version__
 from aiwm.http.sockets import refuse
+from aiwm.kit.acting import Actor, acted_by
 from aiwm.kit.clock import Clock
 from aiwm.kit.context import accept_correlation_id, correlated
 from aiwm.kit.machine import machine_mark
@@ -86,6 +87,7 @@ class NodeChannel(socketio.AsyncNamespace):  # type: ignore[misc]
         except AiwmError as error:
             log.warning("node refused", extra={"code": error.code})
             refuse(error)
+        acted_by(Actor("node", node.id, node.name, node.owner.org_id))
         seen = await self._nodes.connected(node.id)
         self._records[sid] = node
         older = self._presence.opened(Session(node.id, sid, seen.epoch))
