@@ -56,8 +56,8 @@ def judge(seat: Seat, standing: Standing, *, now: datetime) -> Seat:
 class Watch:
     """Looks at what the store says of open connections."""
 
-    def __init__(self, store: Store, clock: Clock) -> None:
-        self._store, self._clock = store, clock
+    def __init__(self, store: Store) -> None:
+        self._store = store
         self._known: dict[str, UserRecord] = {}
 
     async def standing(self, seats: Iterable[Seat]) -> Standing:
@@ -70,19 +70,6 @@ class Watch:
         self._known = {user_id: self._read(user_id, record) for user_id, record in users.items()}
         return Standing(self._known, good.union(sessions))
 
-    async def run(self, look: Callable[[], Awaitable[None]]) -> None:
-        """Calls `look` every two seconds; while the store is away connections stay, as nothing is known."""
-        away = False
-        while True:
-            await self._clock.sleep(EVERY_SECONDS)
-            try:
-                await look()
-                away = False
-            except Unavailable as error:
-                if not away:
-                    log.warning("cannot look after open connections: %s", error.message)
-                away = True
-
     def _read(self, user_id: str, record: Record) -> UserRecord:
         """Reading a record costs more than finding it: one that has not changed is read once."""
         known = self._known.get(user_id)
@@ -94,3 +81,17 @@ class Watch:
             query = Query((Where("id", "in", tuple(wanted[start : start + _AT_ONCE])),))
             found.update({str(each["id"]): each for each in await self._store.find(collection, query)})
         return found
+
+
+async def look_again(look: Callable[[], Awaitable[None]], clock: Clock) -> None:
+    """Calls `look` every two seconds for ever; while the store is away connections stay, as nothing is known."""
+    away = False
+    while True:
+        await clock.sleep(EVERY_SECONDS)
+        try:
+            await look()
+            away = False
+        except Unavailable as error:
+            if not away:
+                log.warning("cannot look after open connections: %s", error.message)
+            away = True

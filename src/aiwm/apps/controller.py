@@ -132,6 +132,7 @@ class Controller:
         self.tasks.spawn("reconciler", self.reconciler.run())
         self.tasks.spawn("health checks", self.reports.ask_around())
         self.tasks.spawn("usage", self.usage.run())
+        self.tasks.spawn("open connections", self.channel.watch())
         self.tasks.spawn("missing nodes", self._judge_missing())
 
     async def _judge_missing(self) -> None:

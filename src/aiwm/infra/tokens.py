@@ -55,12 +55,13 @@ class Tokens:
         expires_in: int,
         values: Mapping[str, object] = {},
         use: Use = "access",
+        at: datetime | None = None,
     ) -> tuple[str, datetime]:
-        """A token for `expires_in` seconds, and when it ends (whole seconds).
+        """A token for `expires_in` seconds from `at` (now, if not given), and when it ends (whole seconds).
 
         Its `iat` has milliseconds, so that what was issued just before a revocation is told from what came after.
         """
-        issued_at = self._clock.now().timestamp()
+        issued_at = (at or self._clock.now()).timestamp()
         now = int(issued_at)
         claims = {
             "iss": _ISSUER,

@@ -24,7 +24,7 @@ _SEARCH = ("name", "id")
 
 
 def nodes_router(nodes: NodeService, guard: Guard, disconnect: Callable[[str], Awaitable[None]]) -> APIRouter:
-    """`disconnect(node_id)` ends a node's open connection."""
+    """`disconnect(node_id)` ends a node's open connection where it may no longer be there."""
     router = APIRouter(prefix="/nodes", tags=["nodes"])
     reader = guard.needs("nodes.read")
     writer = guard.needs("nodes.write")
@@ -74,6 +74,13 @@ def nodes_router(nodes: NodeService, guard: Guard, disconnect: Callable[[str], A
     @router.post("/{node_id}/token", dependencies=[ANSWERS_SECRET])
     async def node_token(who: Annotated[Principal, writer], node_id: str, params: NodeTokenRequest) -> NodeToken:
         return nodes.token(await changed_by(who, node_id), params.expires_in)
+
+    @router.post("/{node_id}/revoke")
+    async def revoke(who: Annotated[Principal, writer], node_id: str) -> Node:
+        """Ends the node's connection; the tokens it was given until now open nothing any more."""
+        node = await nodes.revoke(await changed_by(who, node_id), by=who.id)
+        await disconnect(node_id)
+        return node
 
     @router.post("/{node_id}/cordon")
     async def cordon(who: Annotated[Principal, writer], node_id: str) -> Node:

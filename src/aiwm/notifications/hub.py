@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError
 
 from aiwm.access.guard import Guard
 from aiwm.access.principal import Principal
-from aiwm.access.watch import Seat, Watch, judge
+from aiwm.access.watch import Seat, Watch, judge, look_again
 from aiwm.http.sockets import token_of
 from aiwm.kit.clock import Clock
 from aiwm.notifications.streams import Streams
@@ -73,7 +73,7 @@ class NotificationHub(socketio.AsyncNamespace):  # type: ignore[misc]
 
     async def watch(self) -> None:
         """Looks after open connections for ever."""
-        await self._watch.run(self.look)
+        await look_again(self.look, self._clock)
 
     async def look(self) -> None:
         """Ends the connections that may no longer be there; the others get the rooms and topics of who they are now."""
