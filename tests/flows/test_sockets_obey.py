@@ -67,7 +67,7 @@ async def world() -> AsyncIterator[World]:
         await noti.prepare()
         async with served(noti.application()) as url:
             yield World(here, clock, noti, url)
-        noti.passwords.close()
+        noti.access.passwords.close()
 
 
 @pytest.fixture
@@ -89,9 +89,9 @@ async def test_a_disabled_or_deleted_user_is_told_why_and_disconnected(
 
 
 async def test_a_sign_out_ends_the_connections_of_that_session_alone(world: World) -> None:
-    first, second = [await world.site.users.login("admin", PASSWORD) for _ in range(2)]
+    first, second = [await world.site.access.sessions.login("admin", PASSWORD, "127.0.0.1") for _ in range(2)]
     async with world.connected(first.access_token) as ends, world.connected(second.access_token) as stays:
-        await world.site.users.logout(first.access_token)
+        await world.site.access.sessions.logout(first.access_token)
         await world.noti.hub.look()
         await until(lambda: bool(ends.ended), "the signed-out one ends")
         assert ends.codes() == ["TOKEN_INVALID"]
@@ -159,7 +159,7 @@ async def test_a_user_who_moves_to_another_organization_loses_its_rooms_and_topi
 
 
 async def test_a_session_deleted_by_anybody_counts(world: World) -> None:
-    pair = await world.site.users.login("admin", PASSWORD)
+    pair = await world.site.access.sessions.login("admin", PASSWORD, "127.0.0.1")
     async with world.connected(pair.access_token) as connection:
         claims = world.site.tokens.verify(pair.access_token, PrincipalKind.USER)
         await world.site.store.delete(SESSIONS, str(claims.values["sessionId"]))

@@ -15,6 +15,8 @@ from aiwm.protocol.states import Role
 _VIEW = frozenset(
     {
         "account.password",
+        "api-keys.read",
+        "api-keys.write",
         "deployments.read",
         "inference.use",
         "models.read",

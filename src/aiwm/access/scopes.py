@@ -1,6 +1,7 @@
 """What an API key's scopes allow, whatever the roles of its user: pure, asked wherever roles are."""
 
 from aiwm.access.principal import Principal
+from aiwm.protocol.errors import Denied
 
 INFERENCE, MANAGE, MODEL = "inference", "manage", "model:"
 USE_INFERENCE = "inference.use"
@@ -11,6 +12,12 @@ def allow(scopes: frozenset[str] | None, permission: str) -> bool:
     if scopes is None or MANAGE in scopes:
         return True
     return permission == USE_INFERENCE and any(each == INFERENCE or each.startswith(MODEL) for each in scopes)
+
+
+def check_whole(who: Principal) -> None:
+    """Raises `Denied` for a key that is for something narrower than what every signed-in user may do."""
+    if who.scopes is not None and MANAGE not in who.scopes:
+        raise Denied("cannot do this: the scopes of your API key do not reach to it", code="SCOPE_MISSING")
 
 
 def allow_deployment(who: Principal, org_id: str | None, name: str) -> bool:

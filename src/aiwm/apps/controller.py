@@ -9,11 +9,12 @@ from typing import Any
 from aiwm.access.accounts import Accounts
 from aiwm.access.audit.log import AuditLog
 from aiwm.access.audit.routes import audit_router
+from aiwm.access.build import Access, compose_access
 from aiwm.access.first_run import first_run
 from aiwm.access.guard import Guard
 from aiwm.access.organizations import Organizations
-from aiwm.access.passwords import Passwords
 from aiwm.access.routes import access_router
+from aiwm.access.routes_api_keys import api_keys_router
 from aiwm.access.routes_organizations import organizations_router
 from aiwm.access.routes_users import users_router
 from aiwm.access.service import Users
@@ -62,7 +63,7 @@ class Controller:
 
     infra: Infra
     tasks: Tasks
-    passwords: Passwords
+    access: Access
     users: Users
     organizations: Organizations
     accounts: Accounts
@@ -82,9 +83,9 @@ class Controller:
 
     async def prepare(self) -> None:
         """Makes indexes and first records, and reads what is there."""
-        for part in (self.users, self.nodes, self.models, self.relay, self.keys, self.audit):
+        for part in (self.access, self.nodes, self.models, self.relay, self.keys, self.audit):
             await part.prepare()
-        await first_run(self.users, self.passwords, self.infra.settings, self.infra.clock)
+        await first_run(self.users, self.access.passwords, self.infra.settings, self.infra.clock)
         await self.book.load()
 
     def application(self, upstream: Upstream) -> Any:
@@ -95,7 +96,8 @@ class Controller:
         uploads = UploadService(infra.store, infra.objects, infra.clock, self.relay.wake)
         logs = Logs(self.channel.commands, infra.clock)
         routers = (
-            access_router(self.users, guard),
+            access_router(self.access.sessions, guard),
+            api_keys_router(self.access.api_keys, guard),
             audit_router(self.audit, guard),
             users_router(self.accounts, guard),
             organizations_router(self.organizations, guard),
@@ -145,10 +147,11 @@ class Controller:
 
 def compose(infra: Infra, tasks: Tasks) -> Controller:
     """Wires a controller."""
-    store, clock, base_url = infra.store, infra.clock, infra.settings.own_url
+    clock, base_url = infra.clock, infra.settings.own_url
+    access = compose_access(infra.store, infra.tokens, clock, infra.external)
+    store = access.store
     relay = Relay(store, infra.queues, (OBSERVATIONS, CONTENTS, STATES))
-    passwords, dirty, presence = Passwords(), Dirty(), Presence()
-    users = Users(store, infra.tokens, passwords, clock)
+    dirty, presence = Dirty(), Presence()
     organizations = Organizations(store, clock, (NODES, MODELS, DEPLOYMENTS))
     nodes = NodeService(store, infra.tokens, clock, relay.wake, dirty.mark_all)
     channel = NodeChannel(nodes, presence, clock, new_id("controller"))
@@ -162,11 +165,11 @@ def compose(infra: Infra, tasks: Tasks) -> Controller:
     return Controller(
         infra=infra,
         tasks=tasks,
-        passwords=passwords,
-        users=users,
+        access=access,
+        users=access.users,
         organizations=organizations,
-        accounts=Accounts(store, organizations, passwords, clock),
-        guard=Guard(infra.tokens, users),
+        accounts=Accounts(store, organizations, access.passwords, clock),
+        guard=access.guard,
         nodes=nodes,
         presence=presence,
         channel=channel,
@@ -189,7 +192,7 @@ async def run(settings: Settings, stop: asyncio.Event, *, local_node_file: str |
         tasks = await stack.enter_async_context(Tasks())
         upstream = await stack.enter_async_context(Upstream())
         controller = compose(infra, tasks)
-        stack.callback(controller.passwords.close)
+        stack.callback(controller.access.passwords.close)
         await controller.prepare()
         if local_node_file is not None:
             await ensure_local_node(controller.nodes, controller.users, Path(local_node_file))

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from aiwm.access.audit.log import AuditLog
+from aiwm.access.build import Access, compose_access
 from aiwm.access.guard import Guard
-from aiwm.access.passwords import Passwords
 from aiwm.access.service import Users
 from aiwm.access.watch import Watch
 from aiwm.http.app import create_app
@@ -15,6 +15,7 @@ from aiwm.http.idempotency import IdempotencyKeys
 from aiwm.http.serve import serve
 from aiwm.http.sockets import mount, socket_server
 from aiwm.infra.build import open_infra
+from aiwm.infra.jwks import ExternalTokens
 from aiwm.infra.queue.port import Queues
 from aiwm.infra.store.port import Store
 from aiwm.infra.tokens import Tokens
@@ -40,7 +41,7 @@ class Noti:
     store: Store
     queues: Queues
     clock: Clock
-    passwords: Passwords
+    access: Access
     users: Users
     guard: Guard
     streams: Streams
@@ -51,7 +52,7 @@ class Noti:
 
     async def prepare(self) -> None:
         """Makes the indexes."""
-        for part in (self.users, self.streams, self.keys, self.audit):
+        for part in (self.access, self.streams, self.keys, self.audit):
             await part.prepare()
 
     def application(self) -> Any:
@@ -79,18 +80,25 @@ class Noti:
         await self.queues.consume(QUEUE, self.delivery.handle, concurrency=1)
 
 
-def compose(settings: Settings, store: Store, queues: Queues, tokens: Tokens, clock: Clock) -> Noti:
+def compose(
+    settings: Settings,
+    store: Store,
+    queues: Queues,
+    tokens: Tokens,
+    clock: Clock,
+    external: ExternalTokens | None = None,
+) -> Noti:
     """Wires a NOTI."""
-    passwords = Passwords()
-    users = Users(store, tokens, passwords, clock)
-    guard, streams = Guard(tokens, users), Streams(store, clock)
+    access = compose_access(store, tokens, clock, external)
+    store, users, guard = access.store, access.users, access.guard
+    streams = Streams(store, clock)
     hub = NotificationHub(guard, streams, Topics(store), Watch(store), clock)
     return Noti(
         settings=settings,
         store=store,
         queues=queues,
         clock=clock,
-        passwords=passwords,
+        access=access,
         users=users,
         guard=guard,
         streams=streams,
@@ -106,8 +114,8 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
     async with AsyncExitStack() as stack:
         infra = await stack.enter_async_context(open_infra(settings))
         tasks = await stack.enter_async_context(Tasks())
-        noti = compose(settings, infra.store, infra.queues, infra.tokens, infra.clock)
-        stack.callback(noti.passwords.close)
+        noti = compose(settings, infra.store, infra.queues, infra.tokens, infra.clock, infra.external)
+        stack.callback(noti.access.passwords.close)
         await noti.prepare()
         tasks.spawn("noti queue", noti.consume())
         tasks.spawn("open connections", noti.hub.watch())

@@ -9,7 +9,7 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,18 @@ class SettingsError(Exception):
 
 
 def _setting(
-    default: object, about: str, *, secret: bool = False, variable: str | None = None, aliases: tuple[str, ...] = ()
+    default: object,
+    about: str,
+    *,
+    secret: bool = False,
+    variable: str | None = None,
+    aliases: tuple[str, ...] = (),
+    derived: bool = False,
 ) -> Any:
     return field(
         default=default,
         repr=not secret,
-        metadata={"about": about, "secret": secret, "variable": variable, "aliases": aliases},
+        metadata={"about": about, "secret": secret, "variable": variable, "aliases": aliases, "derived": derived},
     )
 
 
@@ -47,6 +53,10 @@ class Settings:
     noti_port: int = _setting(3002, "port of NOTI")
     public_url: str = _setting("", "what clients and nodes are told; from host and port when empty")
     jwt_secret: str = _setting("", "signs tokens; several lines are a key ring", secret=True)
+    jwt_secret_file: str = _setting("", "the file that jwt_secret came from; read again when it changes", derived=True)
+    jwks_url: str = _setting("", "where an external IAM publishes its keys; with jwt_issuer and jwt_audience")
+    jwt_issuer: str = _setting("", "the external IAM's issuer (iss)")
+    jwt_audience: str = _setting("", "what its tokens for us name as audience (aud)")
     encryption_key: str = _setting("", "seals stored secrets; same form", secret=True)
     allowed_origins: str = _setting("", "browser origins for REST and sockets, comma-separated")
     allowed_addresses: str = _setting("", "private networks that URLs of users may name: CIDRs, comma-separated")
@@ -72,10 +82,15 @@ def _variable(name: str, given: str | None) -> str:
     return given or f"AIWM_{name.upper()}"
 
 
+def settable() -> list["Field[Any]"]:
+    """The settings somebody can give; the others follow from these."""
+    return [each for each in fields(Settings) if not each.metadata["derived"]]
+
+
 def variables() -> dict[str, str]:
     """Every variable's name and the field it sets, aliases and `_FILE` forms of secrets included."""
     known: dict[str, str] = {}
-    for each in fields(Settings):
+    for each in settable():
         names = (_variable(each.name, each.metadata["variable"]), *each.metadata["aliases"])
         for variable in names:
             known[variable] = each.name
@@ -112,7 +127,7 @@ def _from_file(config: Path | None) -> dict[str, object]:
         values = tomllib.loads(path.read_text())
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"cannot read the settings file {path}: {error}") from error
-    names = [each.name for each in fields(Settings)]
+    names = [each.name for each in settable()]
     for key in values:
         if key not in names:
             raise SettingsError(f"unknown key {key!r} in {path}{_nearest(key, names)}")
@@ -125,7 +140,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, object]:
     for variable, value in environment.items():
         if variable in known:
             if value:
-                values[known[variable]] = _read_secret(variable, value) if variable.endswith("_FILE") else value
+                values.update(_given(known[variable], variable, value))
         elif variable.startswith("AIWM_") and not _IGNORED.match(variable) and not _INJECTED.fullmatch(variable):
             raise SettingsError(f"unknown setting {variable}{_nearest(variable, list(known))}")
     return values
@@ -147,6 +162,15 @@ def _read_secret(variable: str, path: str) -> str:
         return Path(path).read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"cannot read the file that {variable} names: {error}") from error
+
+
+def _given(name: str, variable: str, value: str) -> dict[str, object]:
+    """What one variable sets: of the key ring also where it came from, as that is read again when it changes."""
+    is_file = variable.endswith("_FILE")
+    given: dict[str, object] = {name: _read_secret(variable, value) if is_file else value}
+    if name == "jwt_secret":
+        given["jwt_secret_file"] = str(Path(value).absolute()) if is_file else ""
+    return given
 
 
 def _typed(values: Mapping[str, object]) -> dict[str, object]:
@@ -195,6 +219,7 @@ def _check_choice(values: Mapping[str, object]) -> None:
         "public_url": ("http:", "https:"),
         "controller_url": ("http:", "https:", "ws:", "wss:"),
         "hf_endpoint": ("http:", "https:"),
+        "jwks_url": ("http:", "https:"),
     }
     for name, allowed in schemes.items():
         value = str(values.get(name, ""))

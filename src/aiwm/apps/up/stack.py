@@ -4,7 +4,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from aiwm.apps.up.folder import free_port
 from aiwm.apps.up.supervisor import Service
 from aiwm.infra.redis_server import prepare_redis, redis_answers
 from aiwm.infra.secret_files import made_once, write_private
-from aiwm.kit.settings import Settings, key_ring, variables
+from aiwm.kit.settings import Settings, key_ring, settable, variables
 
 _PRODUCT = (sys.executable, "-P", "-m", "aiwm")
 _NODE_SETTINGS = ("advertise_host", "triton_server", "log_level")
@@ -49,6 +49,8 @@ def describe(settings: Settings, *, node: bool, lock: int, lifeline: int) -> Sta
     key_ring(complete.jwt_secret, "AIWM_JWT_SECRET")
     key_ring(complete.encryption_key, "AIWM_ENCRYPTION_KEY")
     files = {name: path for name, path in made.items() if not getattr(settings, name)}
+    if settings.jwt_secret_file:
+        files["jwt_secret"] = Path(settings.jwt_secret_file)
     redis = None
     if not settings.redis_url:
         redis, url = _redis(folder, lock)
@@ -118,7 +120,7 @@ def _node(settings: Settings, controller_url: str, token: Path, lock: int, lifel
 def _environment(settings: Settings, files: Mapping[str, Path]) -> dict[str, str]:
     """Every setting by its variable, so that the child reads the same whatever its folder holds."""
     environment = _inherited()
-    for each in fields(Settings):
+    for each in settable():
         variable = each.metadata["variable"] or f"AIWM_{each.name.upper()}"
         if each.name in files:
             environment[f"{variable}_FILE"] = str(files[each.name])
