@@ -9,6 +9,7 @@ from typing import Any
 
 import uvicorn
 
+from aiwm.http.protocol import BoundedHttp
 from aiwm.kit.settings import SettingsError
 
 _GRACE_SECONDS = 4
@@ -63,6 +64,7 @@ async def serve(
         timeout_graceful_shutdown=_GRACE_SECONDS,
         timeout_keep_alive=75,
         lifespan="on",
+        http=BoundedHttp,
         ws="websockets-sansio",
     )
     server = _Server(config)
