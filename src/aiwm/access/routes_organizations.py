@@ -23,8 +23,8 @@ def organizations_router(organizations: Organizations, guard: Guard) -> APIRoute
     """`universe.owner` makes and removes them; an organization's owner names its own."""
     router = APIRouter(prefix="/organizations", tags=["organizations"])
     reader = guard.needs("organizations.read")
-    writer = guard.needs("organizations.write")
-    maker = guard.needs("organizations.create")
+    writer = guard.needs("organizations.write", sees=organizations.seen_by)
+    maker = guard.needs("organizations.create", sees=organizations.seen_by)
 
     @router.get("")
     async def list_organizations(

@@ -23,7 +23,7 @@ def users_router(accounts: Accounts, guard: Guard) -> APIRouter:
     """Owners manage the users within their reach; everybody sets an own password."""
     router = APIRouter(prefix="/users", tags=["users"])
     reader = guard.needs("users.read")
-    writer = guard.needs("users.write")
+    writer = guard.needs("users.write", sees=accounts.seen_by)
 
     @router.get("")
     async def list_users(who: Annotated[Principal, reader], what: Annotated[Listing, Depends(listing)]) -> Page[User]:

@@ -43,13 +43,14 @@ def models_router(models: ModelService, uploads: UploadService, guard: Guard, in
     """`in_use(model_id)` says whether a deployment still wants the model."""
     router = APIRouter(prefix="/models", tags=["models"])
     reader = guard.needs("models.read")
-    writer = guard.needs("models.write")
 
     async def seen_by(who: Principal, model_id: str) -> ModelRecord:
         record = await models.record(model_id)
         if not policy.visible(who, record.owner.org_id, shareable=True):
             raise NotFound(f"cannot find model {model_id}: there is none of that id", code="MODEL_NOT_FOUND")
         return record
+
+    writer = guard.needs("models.write", sees=seen_by)
 
     async def changed_by(who: Principal, model_id: str) -> ModelRecord:
         record = await seen_by(who, model_id)

@@ -27,13 +27,14 @@ def nodes_router(nodes: NodeService, guard: Guard, disconnect: Callable[[str], A
     """`disconnect(node_id)` ends a node's open connection where it may no longer be there."""
     router = APIRouter(prefix="/nodes", tags=["nodes"])
     reader = guard.needs("nodes.read")
-    writer = guard.needs("nodes.write")
 
     async def seen_by(who: Principal, node_id: str) -> NodeRecord:
         record = await nodes.record(node_id)
         if not policy.visible(who, record.owner.org_id, shareable=True):
             raise NotFound(f"cannot find node {node_id}: there is none of that id", code="NODE_NOT_FOUND")
         return record
+
+    writer = guard.needs("nodes.write", sees=seen_by)
 
     async def changed_by(who: Principal, node_id: str) -> NodeRecord:
         record = await seen_by(who, node_id)
