@@ -93,7 +93,7 @@ class ExternalUsers:
 
 
 def roles_of(values: Mapping[str, object], org_id: str | None) -> frozenset[Role]:
-    """The roles a token names; what is no role of ours is dropped. `Unauthenticated` for one without its organization."""
+    """The roles a token names; what is no role of ours is dropped. `Unauthenticated` for one that lacks its orgId."""
     named = values.get("roles")
     names = [each for each in named if isinstance(each, str)] if isinstance(named, list) else []
     roles = frozenset(_ROLES[each] for each in names if each in _ROLES)

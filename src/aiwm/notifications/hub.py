@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeVar
 import socketio
 from pydantic import Field, ValidationError
 
+from aiwm.access import policy
 from aiwm.access.guard import Guard
 from aiwm.access.principal import Principal
 from aiwm.access.watch import Seat, Watch, judge, look_again
@@ -53,7 +54,7 @@ class NotificationHub(socketio.AsyncNamespace):  # type: ignore[misc]
         await self.emit(event, payload, room=_user_room(user_id))
 
     async def on_connect(self, sid: str, environ: dict[str, Any], auth: object) -> None:
-        self._seats[sid] = await self._guard.seat(token_of(environ, auth))
+        self._seats[sid] = await self._seat(token_of(environ, auth))
 
     async def accepted(self, sid: str) -> None:
         """The client knows it is connected: it hears where its stream stands, and everything from there on."""
@@ -142,9 +143,14 @@ class NotificationHub(socketio.AsyncNamespace):  # type: ignore[misc]
         prefix = _topic_room("")
         return [room.removeprefix(prefix) for room in self.rooms(sid) if room.startswith(prefix)]
 
+    async def _seat(self, token: str | None) -> Seat:
+        seat = await self._guard.seat(token)
+        policy.acting(seat.principal, "notifications.read")
+        return seat
+
     async def _renew(self, sid: str, token: str) -> None:
         """The connection stands on another token of the same subject from now on."""
-        renewed = await self._guard.seat(token)
+        renewed = await self._seat(token)
         seat = self._seats.get(sid)
         if seat is None:
             return

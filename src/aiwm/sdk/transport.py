@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import TypeVar
 from urllib.parse import urljoin, urlsplit
 
@@ -18,6 +18,9 @@ from aiwm.sdk.failures import error_of, reaching
 M = TypeVar("M", bound=BaseModel)
 Body = Mapping[str, object] | BaseModel | None
 OnTokens = Callable[[TokenPair], Awaitable[None] | None]
+SharedTokens = Callable[[], AbstractAsyncContextManager[tuple[str, str] | None]]
+"""Entered around a renewal by programs that share tokens, one at a time: a refresh token is good for one use. It
+yields the access and refresh token that are kept now."""
 
 _CONNECT_SECONDS = 10.0
 _TOTAL_SECONDS = 60.0
@@ -62,11 +65,12 @@ class Transport:
         refresh_token: str | None = None,
         correlation_id: str | None = None,
         on_tokens: OnTokens | None = None,
+        shared: SharedTokens = nullcontext,
     ) -> None:
         self.url = checked_url(url)
         self.token, self.refresh_token = token, refresh_token
         self.correlation_id = correlation_id
-        self._on_tokens = on_tokens
+        self._on_tokens, self._shared = on_tokens, shared
         self._refreshing = asyncio.Lock()
         self._session: aiohttp.ClientSession | None = None
 
@@ -96,8 +100,11 @@ class Transport:
 
     async def refresh(self, expired: str | None) -> None:
         """New tokens in place of `expired`; once, however many requests found it expired."""
-        async with self._refreshing:
+        async with self._refreshing, self._shared() as kept:
             if self.token != expired:
+                return
+            if kept is not None and kept[0] != expired:
+                self.token, self.refresh_token = kept
                 return
             if self.refresh_token is None:
                 raise Unauthenticated("cannot go on: the token has expired; sign in again", code="TOKEN_EXPIRED")
