@@ -1,8 +1,9 @@
 """A node's connection obeys: revoked, deleted and expired tokens end it, a token near its end is renewed on it."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,10 @@ import pytest
 import socketio
 from socketio.exceptions import ConnectionError as Refused
 
+from aiwm.daemon.daemon import Daemon
+from aiwm.daemon.launchers.fake import FakeLauncher
+from aiwm.kit.settings import Settings
+from aiwm.protocol.errors import Unauthenticated
 from aiwm.protocol.node_channel import NAMESPACE
 from aiwm.protocol.states import PrincipalKind
 from aiwm.testing.world import World, eventually, open_world
@@ -130,3 +135,36 @@ async def test_what_is_renewed_while_a_node_is_revoked_is_refused(world: World, 
     await nodes.revoke(record, by=None)
     token, _ = nodes.renewed(record, held, now=before)
     assert await refused(world, token.token) == "TOKEN_INVALID"
+
+
+async def test_a_daemon_keeps_the_renewed_token_and_shows_it_when_it_returns(world: World, node_id: str) -> None:
+    short = world.infra.tokens.issue(PrincipalKind.NODE, node_id, expires_in=4)[0]
+    settings = replace(world.infra.settings, data_dir=world.folder / "d", controller_url=world.url, node_token=short)
+    kept = settings.data_dir / "node" / "renewed-token"
+    async with running(settings, world, node_id):
+        await eventually(kept.exists)
+    await eventually(lambda: _expired(world, short))
+    async with running(settings, world, node_id):
+        pass
+
+
+def _expired(world: World, token: str) -> bool:
+    try:
+        world.infra.tokens.verify(token, PrincipalKind.NODE)
+    except Unauthenticated as error:
+        return error.code == "TOKEN_EXPIRED"
+    return False
+
+
+@asynccontextmanager
+async def running(settings: Settings, world: World, node_id: str) -> AsyncIterator[None]:
+    """A daemon that is connected."""
+    daemon = Daemon(settings, launcher=FakeLauncher())
+    task = asyncio.create_task(daemon.run())
+    try:
+        await eventually(lambda: world.controller.presence.of(node_id) is not None)
+        yield
+    finally:
+        daemon.stop()
+        await task
+    await eventually(lambda: world.controller.presence.of(node_id) is None)

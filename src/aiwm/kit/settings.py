@@ -10,11 +10,13 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 _IGNORED = re.compile(r"AIWM_(TEST|BUILD)_")
 _INJECTED = re.compile(r"AIWM_\w*_(SERVICE|PORT)(_\w+)?")
+_FILES = ("tls_cert", "tls_key", "tls_ca")
 MIN_SECRET_BYTES = 32
 
 
@@ -58,6 +60,9 @@ class Settings:
     jwt_issuer: str = _setting("", "the external IAM's issuer (iss)")
     jwt_audience: str = _setting("", "what its tokens for us name as audience (aud)")
     encryption_key: str = _setting("", "seals stored secrets; same form", secret=True)
+    tls_cert: str = _setting("", "file of the certificate, PEM with its chain: serve HTTPS and WSS with it")
+    tls_key: str = _setting("", "file of its key, PEM without a passphrase")
+    tls_ca: str = _setting("", "file of authorities that clients and nodes trust besides the system's, PEM")
     allowed_origins: str = _setting("", "browser origins for REST and sockets, comma-separated")
     allowed_addresses: str = _setting("", "private networks that URLs of users may name: CIDRs, comma-separated")
     rate_limit: int = _setting(300, "requests a second for each principal, five times as many at once; 0: no limit")
@@ -75,7 +80,24 @@ class Settings:
     def own_url(self) -> str:
         """The controller's public URL, without a trailing slash."""
         host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104 - compared, not bound
-        return (self.public_url or f"http://{host}:{self.port}").rstrip("/")
+        return (self.public_url or f"{self.scheme}://{host}:{self.port}").rstrip("/")
+
+    @property
+    def scheme(self) -> str:
+        """What controller and NOTI speak."""
+        return "https" if self.tls_cert else "http"
+
+    @property
+    def plain_abroad(self) -> bool:
+        """Whether tokens and passwords travel unencrypted beyond this machine."""
+        return not self.tls_cert and self.host != "localhost" and not _is_loopback(self.host)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _variable(name: str, given: str | None) -> str:
@@ -182,6 +204,8 @@ def _typed(values: Mapping[str, object]) -> dict[str, object]:
             typed[name] = _count(name, value)
         elif name == "data_dir":
             typed[name] = Path(str(value)).expanduser().absolute()
+        elif name in _FILES:
+            typed[name] = str(Path(str(value)).expanduser().absolute()) if value else ""
         elif isinstance(value, str):
             typed[name] = value
         else:
@@ -209,6 +233,8 @@ def _count(name: str, value: object) -> int:
 
 
 def _check_choice(values: Mapping[str, object]) -> None:
+    if bool(values.get("tls_cert")) is not bool(values.get("tls_key")):
+        raise SettingsError("AIWM_TLS_CERT and AIWM_TLS_KEY go together: set both or none")
     level = values.get("log_level", "INFO")
     if level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
         raise SettingsError(f"the setting log_level must be DEBUG, INFO, WARNING or ERROR, not {level!r}")
