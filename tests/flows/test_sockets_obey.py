@@ -13,6 +13,7 @@ from aiwm.access.records import SESSIONS, UserRecord
 from aiwm.apps.noti import Noti, compose
 from aiwm.infra.queue.memory import MemoryQueues
 from aiwm.protocol.notifications import NAMESPACE
+from aiwm.protocol.resources.api_keys import ApiKeyCreate
 from aiwm.protocol.states import PrincipalKind, Role
 
 
@@ -165,3 +166,22 @@ async def test_a_session_deleted_by_anybody_counts(world: World) -> None:
         await world.site.store.delete(SESSIONS, str(claims.values["sessionId"]))
         await world.noti.hub.look()
         await until(lambda: bool(connection.ended), "the server ends the connection")
+
+
+async def test_an_api_key_that_is_revoked_or_expires_ends_its_connections(world: World, ann: tuple[str, str]) -> None:
+    who = await world.site.guard.principal(ann[1])
+    keys = world.site.access.api_keys
+    revoked = await keys.create(who, ApiKeyCreate(name="one", scopes=["manage"]))
+    expiring = await keys.create(who, ApiKeyCreate(name="two", scopes=["manage"], expires_in=600))
+    async with world.connected(revoked.key) as one, world.connected(expiring.key) as two:
+        await world.noti.hub.look()
+        record = await keys.record(revoked.api_key_id)
+        assert record is not None
+        await keys.revoke(record, by=ann[0])
+        await world.noti.hub.look()
+        await until(lambda: bool(one.ended), "the revoked key's connection ends")
+        assert (one.codes(), two.codes()) == (["TOKEN_INVALID"], [])
+        world.clock.forward(600)
+        await world.noti.hub.look()
+        await until(lambda: bool(two.ended), "the expired key's connection ends")
+        assert two.codes() == ["TOKEN_EXPIRED"]

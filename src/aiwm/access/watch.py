@@ -10,14 +10,13 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from aiwm.access.principal import Principal
-from aiwm.access.records import SESSIONS, USERS, UserRecord
+from aiwm.access.records import API_KEYS, SESSIONS, USERS, UserRecord
 from aiwm.infra.store.port import Query, Record, Store, Where
 from aiwm.kit.clock import Clock
 from aiwm.protocol.errors import Unauthenticated, Unavailable
 
 log = logging.getLogger(__name__)
 
-API_KEYS = "apiKeys"
 EVERY_SECONDS = 2.0
 _AT_ONCE = 5000
 
@@ -43,7 +42,7 @@ def judge(seat: Seat, standing: Standing, *, now: datetime) -> Seat:
     if seat.expires_at is not None and seat.expires_at <= now:
         raise Unauthenticated("cannot go on: the token has expired; sign in again", code="TOKEN_EXPIRED")
     user = standing.users.get(seat.principal.id)
-    if user is None or not user.is_active or user.deleted_at is not None:
+    if user is None or not user.usable:
         raise Unauthenticated("cannot go on: the user is gone or inactive", code="TOKEN_INVALID")
     if seat.principal.credential and seat.principal.credential not in standing.credentials:
         raise Unauthenticated("cannot go on: the session or API key has ended; sign in again", code="TOKEN_INVALID")
@@ -66,7 +65,7 @@ class Watch:
         users = await self._of(USERS, {who.id for who in whose})
         sessions = await self._of(SESSIONS, {who.credential for who in whose if who.scopes is None and who.credential})
         keys = await self._of(API_KEYS, {who.credential for who in whose if who.scopes is not None})
-        good = {key_id for key_id, key in keys.items() if key.get("revokedAt") is None and key.get("deletedAt") is None}
+        good = {key_id for key_id, key in keys.items() if key.get("deletedAt") is None}
         self._known = {user_id: self._read(user_id, record) for user_id, record in users.items()}
         return Standing(self._known, good.union(sessions))
 
