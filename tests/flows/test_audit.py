@@ -37,7 +37,7 @@ async def here() -> AsyncIterator[Site]:
 
 
 def _app(here: Site, log: AuditLog) -> Any:
-    routers = [access_router(here.users, here.guard), audit_router(log, here.guard)]
+    routers = [access_router(here.access.sessions, here.guard), audit_router(log, here.guard)]
     return create_app(title="T", routers=routers, ready={}, guard=here.guard, settings=here.settings, recorder=log)
 
 
@@ -235,6 +235,7 @@ async def test_what_admin_does_is_on_record_with_its_target(tmp_path: Path) -> N
         ("mutation", "nodes.delete", node_id),
     ]
     assert entries[1]["target"]["orgId"] == node["owner"]["orgId"]  # type: ignore[index]
+    assert entries[-1]["target"]["orgId"] == node["owner"]["orgId"]  # type: ignore[index]
     assert all(each["actor"]["username"] == "admin" for each in entries)
 
 

@@ -13,6 +13,7 @@ from aiwm.http.conditional import check_version, if_match
 from aiwm.http.idempotency import ANSWERS_SECRET
 from aiwm.http.paging import Listing, listing, page_of, to_query
 from aiwm.infra.store.port import Any, Condition, Where
+from aiwm.kit.acting import acted_on
 from aiwm.protocol.resources.api_keys import ApiKey, ApiKeyCreate, ApiKeyMade, ApiKeyPatch
 from aiwm.protocol.resources.base import Page
 from aiwm.protocol.states import Role
@@ -62,7 +63,9 @@ def api_keys_router(keys: ApiKeys, guard: Guard) -> APIRouter:
     @router.delete("/{api_key_id}", status_code=204)
     async def revoke_key(who: Annotated[Principal, writer], api_key_id: str) -> Response:
         """Revokes it, and every key that was made with it."""
-        await keys.revoke(await seen_by(who, api_key_id), by=who.id)
+        record = await seen_by(who, api_key_id)
+        acted_on(record.id, record.owner.org_id)
+        await keys.revoke(record, by=who.id)
         return Response(status_code=204)
 
     return router

@@ -11,6 +11,7 @@ from aiwm.access.records import user_view
 from aiwm.access.scope import scope
 from aiwm.http.conditional import check_version, if_match
 from aiwm.http.paging import Listing, listing, page_of, to_query
+from aiwm.kit.acting import acted_on
 from aiwm.protocol.resources.access import PasswordChange, User, UserCreate, UserPatch
 from aiwm.protocol.resources.base import Page
 
@@ -52,7 +53,9 @@ def users_router(accounts: Accounts, guard: Guard) -> APIRouter:
 
     @router.delete("/{user_id}", status_code=204)
     async def delete_user(who: Annotated[Principal, writer], user_id: str) -> Response:
-        await accounts.delete(who, await accounts.managed_by(who, user_id))
+        record = await accounts.managed_by(who, user_id)
+        acted_on(record.id, record.org_id)
+        await accounts.delete(who, record)
         return Response(status_code=204)
 
     @router.post("/{user_id}/password", status_code=204)
@@ -62,6 +65,7 @@ def users_router(accounts: Accounts, guard: Guard) -> APIRouter:
         """Sets a new password, the caller's own or that of a user it manages; the user has to sign in again."""
         record = await accounts.seen_by(who, user_id)
         check_password_of(who, record)
+        acted_on(record.id, record.org_id)
         await accounts.set_password(who, record, params.password)
         return Response(status_code=204)
 

@@ -18,6 +18,7 @@ from aiwm.deployments.service import DeploymentService
 from aiwm.http.audit import UNRECORDED
 from aiwm.http.conditional import check_version, if_match
 from aiwm.http.paging import Listing, listing, page_of, to_query
+from aiwm.kit.acting import acted_on
 from aiwm.models.records import ModelRecord
 from aiwm.models.service import ModelService
 from aiwm.nodes.service import NodeService
@@ -74,6 +75,7 @@ def deployments_router(
     def changed_by(who: Principal, deployment_id: str) -> Wish:
         wish = seen_by(who, deployment_id)
         policy.check_changes(who, wish.owner.org_id)
+        acted_on(wish.id, wish.owner.org_id)
         return wish
 
     async def checked(who: Principal, params: DeploymentCreate) -> tuple[ModelRecord, Owner]:

@@ -11,6 +11,7 @@ from aiwm.access.principal import Principal
 from aiwm.access.scope import scope
 from aiwm.http.conditional import check_version, if_match
 from aiwm.http.paging import Listing, listing, page_of, to_query
+from aiwm.kit.acting import acted_on
 from aiwm.models.records import ModelRecord
 from aiwm.models.service import ModelService
 from aiwm.models.uploads import UploadService
@@ -55,6 +56,7 @@ def models_router(models: ModelService, uploads: UploadService, guard: Guard, in
     async def changed_by(who: Principal, model_id: str) -> ModelRecord:
         record = await seen_by(who, model_id)
         policy.check_changes(who, record.owner.org_id)
+        acted_on(record.id, record.owner.org_id)
         return record
 
     @router.get("")

@@ -12,6 +12,7 @@ from aiwm.access.scope import scope
 from aiwm.http.conditional import check_version, if_match
 from aiwm.http.idempotency import ANSWERS_SECRET
 from aiwm.http.paging import Listing, listing, page_of, to_query
+from aiwm.kit.acting import acted_on
 from aiwm.nodes.records import NodeRecord
 from aiwm.nodes.service import NodeService
 from aiwm.protocol.errors import NotFound
@@ -39,6 +40,7 @@ def nodes_router(nodes: NodeService, guard: Guard, disconnect: Callable[[str], A
     async def changed_by(who: Principal, node_id: str) -> NodeRecord:
         record = await seen_by(who, node_id)
         policy.check_changes(who, record.owner.org_id)
+        acted_on(record.id, record.owner.org_id)
         return record
 
     @router.get("")
