@@ -6,6 +6,7 @@ from typing import Any
 
 import aiohttp
 
+from aiwm.access.principal import Principal
 from aiwm.access.records import UserRecord
 from aiwm.deployments.placement import Fleet
 from aiwm.infra.objects.local import LocalObjects
@@ -16,11 +17,12 @@ from aiwm.notifications.records import InboxRecord
 from aiwm.notifications.rules import inbox_id
 from aiwm.notifications.streams import Streams
 from aiwm.protocol.notifications import Recipients
+from aiwm.protocol.resources.api_keys import ApiKeyCreate
 from aiwm.protocol.resources.base import Owner
 from aiwm.protocol.resources.deployments import DeploymentCreate
 from aiwm.protocol.resources.models import ModelCreate, UploadCreate, UploadFile
 from aiwm.protocol.resources.nodes import NodeCreate
-from aiwm.protocol.states import Desired, Framework, Role, Severity
+from aiwm.protocol.states import Desired, Framework, PrincipalKind, Role, Severity
 from aiwm.testing.world import World
 
 PASSWORD = "correct horse battery"
@@ -69,8 +71,9 @@ class Tenants:
         user = await self.world.call("POST", "/api/v1/users", json=made, expect=201)
         return Caller(str(user["userId"]), name, await self.sign_in(name))
 
-    async def sign_in(self, username: str) -> str:
-        body = {"username": username, "password": PASSWORD}
+    async def sign_in(self, username: str, password: str = PASSWORD) -> str:
+        """A user's access token."""
+        body = {"username": username, "password": password}
         return str((await self.world.call("POST", "/api/v1/auth/login", json=body, expect=200))["accessToken"])
 
     async def organization(self) -> str:
@@ -120,6 +123,12 @@ class Tenants:
         async with self.world.http.put(objects.part_url(key, upload_id, 1, expires=60), data=b"x") as answer:
             await objects.complete_upload(key, upload_id, [(1, answer.headers["ETag"].strip('"'))])
         return self.world.infra.tickets.sign("GET", key, expires=60)
+
+    async def api_key(self, user_id: str, org_id: str | None) -> str:
+        """A key of a user."""
+        who = Principal(PrincipalKind.USER, user_id, "whoever", org_id, frozenset())
+        params = ApiKeyCreate(name=new_id("key"), scopes=["inference"])
+        return (await self.world.controller.access.api_keys.create(who, params)).api_key_id
 
     async def notification(self, user_id: str) -> str:
         """A notification in a user's inbox."""
@@ -252,6 +261,19 @@ async def _notification(tenants: Tenants, record: str, caller: str) -> Ask:
     return Ask({"notification_id": await tenants.notification(whose or await tenants.user(tenants.foreign))})
 
 
+async def _new_key(_tenants: Tenants, _record: str, _caller: str) -> Ask:
+    return Ask(body={"name": new_id("key"), "scopes": ["manage"]})
+
+
+def _api_key(body: object = None) -> Recipe:
+    async def recipe(tenants: Tenants, record: str, caller: str) -> Ask:
+        org_id = tenants.org_id(record)
+        user_id = tenants.callers[caller].user_id if record == "self" else await tenants.user(org_id)
+        return Ask({"api_key_id": await tenants.api_key(user_id, org_id)}, body)
+
+    return recipe
+
+
 _TOUCH = {"metadata": {"touched": True}}
 _NODE, _MODEL = "/api/v1/nodes/{node_id}", "/api/v1/models/{model_id}"
 _DEPLOYMENT, _UPLOAD = "/api/v1/deployments/{deployment_id}", "/api/v1/models/{model_id}/uploads/{upload_id}"
@@ -270,11 +292,16 @@ RECIPES: dict[tuple[str, str], Recipe] = {
     ("GET", "/api/v1/organizations/{org_id}"): _organization(),
     ("PATCH", "/api/v1/organizations/{org_id}"): _organization(_TOUCH),
     ("DELETE", "/api/v1/organizations/{org_id}"): _organization(),
+    ("POST", "/api/v1/api-keys"): _new_key,
+    ("GET", "/api/v1/api-keys/{api_key_id}"): _api_key(),
+    ("PATCH", "/api/v1/api-keys/{api_key_id}"): _api_key(_TOUCH),
+    ("DELETE", "/api/v1/api-keys/{api_key_id}"): _api_key(),
     ("POST", "/api/v1/nodes"): _shareable(),
     ("GET", _NODE): _of(Tenants.node, "node_id"),
     ("PATCH", _NODE): _of(Tenants.node, "node_id", _TOUCH),
     ("DELETE", _NODE): _of(Tenants.node, "node_id"),
     ("POST", f"{_NODE}/token"): _of(Tenants.node, "node_id", {}),
+    ("POST", f"{_NODE}/revoke"): _of(Tenants.node, "node_id"),
     ("POST", f"{_NODE}/cordon"): _of(Tenants.node, "node_id"),
     ("POST", f"{_NODE}/uncordon"): _of(Tenants.node, "node_id"),
     ("POST", "/api/v1/models"): _shareable(),

@@ -46,7 +46,7 @@ async def tenants(tmp_path: Path) -> AsyncIterator[Tenants]:
             here.own, here.foreign = await here.organization(), await here.organization()
             here.callers = {role: await here.caller(role) for role in CALLERS}
             yield here
-        noti.passwords.close()
+        noti.access.passwords.close()
 
 
 def _noti(world: World) -> Noti:
@@ -66,9 +66,11 @@ def _routes(application: object) -> set[tuple[str, str]]:
 
 async def test_the_table_names_every_route_of_the_schema_and_those_outside_it(tenants: Tenants) -> None:
     rows = golden()
+    noti = _noti(tenants.world)
+    noti.access.passwords.close()
     for service, application in (
         ("aiwm", tenants.world.controller.application(Upstream())),
-        ("noti", _noti(tenants.world).application()),
+        ("noti", noti.application()),
     ):
         url = tenants.world.url if service == "aiwm" else tenants.noti_url
         async with tenants.world.http.get(f"{url}/openapi.json") as answer:
@@ -98,5 +100,7 @@ async def test_every_route_answers_every_role_as_the_table_says(tenants: Tenants
             caller = ask.caller or tenants.callers[who]
             status = await tenants.status(row.service, row.method, row.path, ask, caller)
             if status != expected:
-                wrong.append(f"{row.service} {row.method} {row.path} of {row.record} as {who}: {status}, not {expected}")
+                wrong.append(
+                    f"{row.service} {row.method} {row.path} of {row.record} as {who}: {status}, not {expected}"
+                )
     assert not wrong, "\n" + "\n".join(wrong)
