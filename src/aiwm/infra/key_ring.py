@@ -82,7 +82,7 @@ class Rotation:
 
 
 def rotate(path: Path, now: datetime, *, overlap: timedelta, add: bool = True) -> Rotation:
-    """Puts a new key first (`add`), keeps the others for `overlap`, and removes those whose time is over.
+    """Puts a new key first (`add`), keeps the others for `overlap` at most, and removes those whose time is over.
 
     A key that no longer signs and of which nothing is known begins its overlap now. Raises `SettingsError`.
     """
@@ -91,7 +91,8 @@ def rotate(path: Path, now: datetime, *, overlap: timedelta, add: bool = True) -
         if add:
             keys.insert(0, secrets.token_hex(32))
         noted = _retired(path)
-        ends = {key: noted.get(key_id(key.encode()), now + overlap) for key in keys[1:]}
+        latest = now + overlap
+        ends = {key: min(noted.get(key_id(key.encode()), latest), latest) for key in keys[1:]}
         kept = [key for key in keys[1:] if ends[key] > now]
         removed = tuple(key_id(key.encode()) for key in keys[1:] if key not in kept)
         until = {key_id(key.encode()): ends[key] for key in kept}
