@@ -10,9 +10,11 @@ from fastapi.routing import iter_route_contexts
 from tests.access_walk import CALLERS, RECIPES, Ask, Tenants
 from tests.http_support import served
 
+from aiwm.access.policy import PERMISSIONS
 from aiwm.apps.noti import Noti
 from aiwm.apps.noti import compose as compose_noti
 from aiwm.gateway.upstream import Upstream
+from aiwm.http.gate import API, declarations
 from aiwm.testing.world import World, open_world
 
 GOLDEN = Path(__file__).resolve().parents[1] / "wire" / "golden" / "access.csv"
@@ -80,6 +82,24 @@ async def test_the_table_names_every_route_of_the_schema_and_those_outside_it(te
         listed = {(row.method, row.path) for row in rows if row.service == service}
         assert served_here - listed == set(), f"routes of {service} that access.csv does not name"
         assert listed - served_here == set(), f"routes in access.csv that {service} does not have"
+
+
+async def test_every_route_names_a_permission_of_the_role_table_and_every_permission_has_a_route(
+    tenants: Tenants,
+) -> None:
+    noti = _noti(tenants.world)
+    noti.access.passwords.close()
+    named: set[str] = {"metrics.read"}
+    for application in (tenants.world.controller.application(Upstream()), noti.application()):
+        for route, declared in declarations(application.other_asgi_app).items():
+            assert len(declared) == 1 or not route[1].startswith(API), f"{route} declares {sorted(declared)}"
+            named |= declared
+    assert named - {"public", "signed in"} == set().union(*PERMISSIONS.values())
+
+
+async def test_a_route_that_asks_for_a_permission_nobody_has_keeps_the_service_from_starting(tenants: Tenants) -> None:
+    with pytest.raises(RuntimeError, match=r"nodes\.teleport"):
+        tenants.world.controller.guard.needs("nodes.teleport")
 
 
 def test_the_table_tells_own_from_foreign_wherever_a_path_names_a_thing() -> None:
