@@ -34,8 +34,9 @@ from aiwm.gateway.upstream import Upstream
 from aiwm.gateway.usage import UsageMeter
 from aiwm.http.app import create_app
 from aiwm.http.idempotency import IdempotencyKeys
-from aiwm.http.serve import serve
+from aiwm.http.serve import serve, warn_plain
 from aiwm.http.sockets import mount, socket_server
+from aiwm.http.tls import certificate
 from aiwm.infra.build import Infra, open_infra
 from aiwm.infra.store.outbox import Relay
 from aiwm.kit.ids import new_id
@@ -187,6 +188,8 @@ def compose(infra: Infra, tasks: Tasks) -> Controller:
 
 async def run(settings: Settings, stop: asyncio.Event, *, local_node_file: str | None = None) -> None:
     """Runs a controller until `stop` is set; with `local_node_file`, it keeps a token for a node `local` there."""
+    tls = certificate(settings)
+    warn_plain(settings)
     async with AsyncExitStack() as stack:
         infra = await stack.enter_async_context(open_infra(settings))
         tasks = await stack.enter_async_context(Tasks())
@@ -198,5 +201,6 @@ async def run(settings: Settings, stop: asyncio.Event, *, local_node_file: str |
             await ensure_local_node(controller.nodes, controller.users, Path(local_node_file))
         controller.background()
         async with tasks.until_failure(stop):
-            await serve(controller.application(upstream), host=settings.host, port=settings.port, stop=stop)
+            application = controller.application(upstream)
+            await serve(application, host=settings.host, port=settings.port, stop=stop, tls=tls)
         await controller.usage.flush()

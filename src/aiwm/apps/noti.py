@@ -12,8 +12,9 @@ from aiwm.access.service import Users
 from aiwm.access.watch import Watch
 from aiwm.http.app import create_app
 from aiwm.http.idempotency import IdempotencyKeys
-from aiwm.http.serve import serve
+from aiwm.http.serve import serve, warn_plain
 from aiwm.http.sockets import mount, socket_server
+from aiwm.http.tls import certificate
 from aiwm.infra.build import open_infra
 from aiwm.infra.jwks import ExternalTokens
 from aiwm.infra.queue.port import Queues
@@ -111,6 +112,8 @@ def compose(
 
 async def run(settings: Settings, stop: asyncio.Event) -> None:
     """Runs NOTI until `stop` is set."""
+    tls = certificate(settings)
+    warn_plain(settings)
     async with AsyncExitStack() as stack:
         infra = await stack.enter_async_context(open_infra(settings))
         tasks = await stack.enter_async_context(Tasks())
@@ -120,4 +123,4 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         tasks.spawn("noti queue", noti.consume())
         tasks.spawn("open connections", noti.hub.watch())
         async with tasks.until_failure(stop):
-            await serve(noti.application(), host=settings.host, port=settings.noti_port, stop=stop)
+            await serve(noti.application(), host=settings.host, port=settings.noti_port, stop=stop, tls=tls)

@@ -26,9 +26,10 @@ def distrusted(error: BaseException) -> str | None:
     """Why a certificate was not believed and what to do, if that is behind `error`; None when it is not."""
     seen: BaseException | None = error
     while seen is not None:
-        if isinstance(seen, ssl.SSLCertVerificationError):
+        # The HTTP library's own error is of this class too, but without the reason.
+        if isinstance(seen, ssl.SSLCertVerificationError) and (reason := getattr(seen, "verify_message", "")):
             return (
-                f"its certificate is not trusted ({seen.verify_message}); "
+                f"its certificate is not trusted ({reason}); "
                 "set AIWM_TLS_CA to the file of the authority that signed it"
             )
         seen = seen.__cause__ or seen.__context__

@@ -31,6 +31,7 @@ class Client:
 
     `token` is an access token or API key; `refresh_token` renews it once it has expired, and `on_tokens` is told of
     every new pair; programs that share one pair say by `shared` how they take turns.
+    `ca_file` (`AIWM_TLS_CA` when None) holds authorities to trust besides the system's.
     `correlation_id` goes along with every request, else the current one of `aiwm.kit.context`, if any.
     Every method raises errors of `aiwm.protocol.errors`, whose `details` hold the `correlationId`.
     """
@@ -45,6 +46,7 @@ class Client:
         correlation_id: str | None = None,
         on_tokens: OnTokens | None = None,
         shared: SharedTokens = nullcontext,
+        ca_file: str | None = None,
     ) -> None:
         self._transport = Transport(
             url,
@@ -53,6 +55,7 @@ class Client:
             correlation_id=correlation_id,
             on_tokens=on_tokens,
             shared=shared,
+            ca_file=ca_file,
         )
         self.url = self._transport.url
         self.noti_url = checked_url(noti_url or default_noti_url(self.url))
@@ -92,7 +95,7 @@ class Client:
         """The caller's live events; enter it with `async with`. Raises `Unauthenticated` when not signed in."""
         if self._transport.token is None:
             raise Unauthenticated("cannot listen: sign in first")
-        return Live(self.noti_url, self._transport.token, refresh=self._renewed)
+        return Live(self.noti_url, self._transport.token, refresh=self._renewed, trust=self._transport.trust)
 
     async def request(
         self, method: str, path: str, *, json: Body = None, params: Mapping[str, str] | None = None, noti: bool = False

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from types import TracebackType
@@ -13,6 +14,7 @@ import socketio
 from pydantic import ValidationError
 
 from aiwm.kit.backoff import delays
+from aiwm.kit.trust import distrusted
 from aiwm.protocol.errors import AiwmError, Unauthenticated, Unavailable
 from aiwm.protocol.notifications import NAMESPACE, Connected, Delivery, Refusal
 
@@ -41,11 +43,13 @@ class Live:
     asked for another token when the present one has expired.
     """
 
-    def __init__(self, noti_url: str, token: str, *, refresh: Refresh | None = None) -> None:
+    def __init__(
+        self, noti_url: str, token: str, *, refresh: Refresh | None = None, trust: ssl.SSLContext | None = None
+    ) -> None:
         self.noti_url = noti_url.rstrip("/")
         self.gaps: list[Gap] = []
         self.connected: Connected | None = None
-        self._token, self._refresh = token, refresh
+        self._token, self._refresh, self._trust = token, refresh, trust
         self._events: asyncio.Queue[tuple[str, Delivery] | AiwmError] = asyncio.Queue()
         self._epoch: str | None = None
         self._seq = 0
@@ -56,7 +60,7 @@ class Live:
         self._keeping: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession()
+        self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=self._trust or True))
         try:
             await self._connect_once()
         except BaseException:
@@ -135,6 +139,8 @@ class Live:
     def _failure(self, error: Exception) -> AiwmError:
         if self._refusal is not None and self._refusal.code.startswith("TOKEN_"):
             return Unauthenticated(self._refusal.message, code=self._refusal.code)
+        if (doubt := distrusted(error)) is not None:
+            return Unavailable(f"cannot reach {self.noti_url}: {doubt}", code="CERTIFICATE_REFUSED")
         cause = "no answer in time" if isinstance(error, TimeoutError) else str(error)
         return Unavailable(f"cannot reach {self.noti_url}: {cause}; is NOTI running there?", code="UNREACHABLE")
 

@@ -2,11 +2,13 @@
 
 import asyncio
 import os
+import ssl
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from aiwm.apps.up.folder import free_port
 from aiwm.apps.up.supervisor import Service
@@ -15,7 +17,7 @@ from aiwm.infra.secret_files import made_once, write_private
 from aiwm.kit.settings import Settings, key_ring, settable, variables
 
 _PRODUCT = (sys.executable, "-P", "-m", "aiwm")
-_NODE_SETTINGS = ("advertise_host", "triton_server", "log_level")
+_NODE_SETTINGS = ("tls_ca", "advertise_host", "triton_server", "log_level")
 # A daemon that ends engines gives them four seconds.
 _NODE_PATIENCE = 5.0
 
@@ -58,13 +60,14 @@ def describe(settings: Settings, *, node: bool, lock: int, lifeline: int) -> Sta
         files["redis_url"] = folder / "run" / "redis-url"
         write_private(files["redis_url"], url + "\n")
     reach = _reachable(settings.host)
-    controller_url, noti_url = f"http://{reach}:{settings.port}", f"http://{reach}:{settings.noti_port}"
+    controller_url, noti_url = _urls(settings, reach)
     environment = _environment(complete, files)
+    tls = _anybody() if settings.tls_cert else None
     token = folder / "node" / "token"
     controller = ("controller", *(("--local-node-file", str(token)) if node else ()))
     servers = (
-        _server(folder, controller, environment, lock, partial(_http_ready, reach, settings.port)),
-        _server(folder, ("noti",), environment, lock, partial(_http_ready, reach, settings.noti_port)),
+        _server(folder, controller, environment, lock, partial(_http_ready, reach, settings.port, tls)),
+        _server(folder, ("noti",), environment, lock, partial(_http_ready, reach, settings.noti_port, tls)),
         _server(folder, ("worker",), environment, lock, None),
     )
     return Stack(
@@ -135,6 +138,22 @@ def _inherited() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in known}
 
 
+def _urls(settings: Settings, reach: str) -> tuple[str, str]:
+    """Controller and NOTI as one calls them on this machine; over TLS by the name the certificate is for."""
+    host = urlsplit(settings.own_url).hostname or reach if settings.tls_cert else reach.strip("[]")
+    host = f"[{host}]" if ":" in host else host
+    own = settings.own_url if settings.tls_cert else f"http://{host}:{settings.port}"
+    return own, f"{settings.scheme}://{host}:{settings.noti_port}"
+
+
+def _anybody() -> ssl.SSLContext:
+    """Believes every certificate: our own children are asked, on this machine, whether they are ready, and no more."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
 def _reachable(host: str) -> str:
     """An address of this machine by which a listener on `host` is reached."""
     if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
@@ -142,11 +161,11 @@ def _reachable(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-async def _http_ready(host: str, port: int) -> bool:
+async def _http_ready(host: str, port: int, tls: ssl.SSLContext | None = None) -> bool:
     """Whether `/health/ready` answers 200."""
     try:
         async with asyncio.timeout(5.0):
-            reader, writer = await asyncio.open_connection(host.strip("[]"), port)
+            reader, writer = await asyncio.open_connection(host.strip("[]"), port, ssl=tls)
             try:
                 writer.write(f"GET /health/ready HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
                 return (await reader.readline()).split()[1:2] == [b"200"]
