@@ -9,12 +9,15 @@ import pytest_asyncio
 from tests.access_walk import Caller, Tenants
 
 from aiwm.access.principal import Principal
+from aiwm.apps.local_node import NAME, ensure_local_node
 from aiwm.deployments.placement import Fleet, Gpu, NodeFacts, profile_for
 from aiwm.infra.queue.port import Job
 from aiwm.kit.ids import new_id
 from aiwm.notifications.topics import Topics
 from aiwm.protocol.errors import AiwmError
+from aiwm.protocol.resources.base import Owner
 from aiwm.protocol.resources.deployments import Resources
+from aiwm.protocol.resources.nodes import NodeCreate
 from aiwm.protocol.states import HardwareProfile, PrincipalKind, Role
 from aiwm.testing.world import World, eventually, open_world
 
@@ -248,6 +251,19 @@ async def test_news_of_a_node_reach_its_own_organization_alone(world: World, ten
     for job in heard:
         told: Any = job.data
         assert told["data"]["recipients"] == {"orgIds": [tenants.foreign]}
+
+
+async def test_the_machines_own_node_is_not_that_of_another_organization_with_its_name(
+    world: World, tenants: Tenants
+) -> None:
+    owner = Owner(org_id=tenants.foreign)
+    stranger = await world.controller.nodes.create(NodeCreate(name=NAME), owner=owner, by=None)
+    file = world.folder / "node-token"
+    for _ in range(2):
+        await ensure_local_node(world.controller.nodes, world.controller.users, file)
+        node, _ = await world.controller.nodes.authenticate(file.read_text())
+        assert node.id != stranger.node_id
+        assert node.owner.org_id not in (None, tenants.foreign)
 
 
 def test_a_default_hardware_profile_tells_nothing_of_another_organizations_devices() -> None:
