@@ -180,7 +180,8 @@ def _route(scope: Scope) -> str | None:
 def _target(scope: Scope, act: Act, payload: Mapping[str, object]) -> AuditTarget:
     steps = [step for step in str(scope["path"]).removeprefix(API).split("/") if step]
     kind = steps[0] if steps else "service"
-    named = next(iter(scope.get("path_params", {}).values()), None)
+    # A blob's path names a token that opens it, and no id.
+    named = None if kind == "blobs" else next(iter(scope.get("path_params", {}).values()), None)
     target_id = act.target_id or named or payload.get(_id_field(kind))
     owner = payload.get("owner")
     org_id = act.target_org_id or (owner.get("orgId") if isinstance(owner, dict) else None)
