@@ -76,7 +76,11 @@ class Fuzz:
         if case.method == "GET":
             case.query = {**(case.query or {}), **self._unless_often({}, self.dice.choice(_QUERIES))}
         encoded = {name: value.encode("latin-1") for name, value in headers.items()}
-        answer = case.call(base_url=self.url, headers=encoded, timeout=20, allow_redirects=False, stream=False)
+        try:
+            answer = case.call(base_url=self.url, headers=encoded, timeout=20, allow_redirects=False)
+        except OSError as error:
+            self.failures.append(f"{type(error).__name__} {case.as_curl_command()}")
+            return
         self.answers[answer.status_code] += 1
         self._remember(answer)
         if answer.status_code == 404 or (case.method == "DELETE" and answer.status_code == 204):

@@ -1,4 +1,4 @@
-"""A whole installation is given secrets one would recognise, and then searched: logs, store, queue, errors, processes."""
+"""A whole installation is told secrets one would recognise, then searched: logs, store, queue, errors, processes."""
 
 import json
 import os
