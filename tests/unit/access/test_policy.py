@@ -1,5 +1,7 @@
 """The role table and the scope of each caller."""
 
+from pathlib import Path
+
 import pytest
 
 from aiwm.access import policy
@@ -113,3 +115,11 @@ def test_nobody_acts_with_a_permission_it_lacks() -> None:
 def test_a_permission_that_no_role_has_is_unknown() -> None:
     assert policy.known("nodes.read")
     assert not policy.known("nodes.teleport")
+
+
+def test_the_table_in_the_docs_is_the_one_in_force() -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs" / "access.md").read_text()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line.startswith("|")]
+    head, _, *body = rows
+    told = {Role(role): {row[0] for row in body if row[at] == "yes"} for at, role in enumerate(head) if at}
+    assert told == policy.PERMISSIONS
