@@ -205,3 +205,22 @@ def test_a_key_that_does_not_fit_is_one_line_and_exit_code_2(running: Site, comm
     assert done.returncode == 2
     (line,) = [each for each in done.stderr.splitlines() if not each.startswith("{")]
     assert line.endswith("the key does not belong to the certificate")
+
+
+async def test_up_serves_tls_and_its_own_node_dials_in_over_it(running: Site) -> None:
+    site = running
+    for name in ("STORE_URL", "REDIS_URL", "OBJECTS_URL", "JWT_SECRET", "ENCRYPTION_KEY"):
+        del site.environment[f"AIWM_{name}"]
+    site.aiwm("up")
+    await eventually(lambda: "ready in" in site.log("up"), within=60)
+    assert f"controller     {site.url}" in site.log("up")
+    async with Client(site.url, noti_url=site.noti_url, ca_file=str(site.authority.file)) as client:
+        await client.login("admin", PASSWORD)
+
+        async def online() -> bool:
+            page = await client.request("GET", "/api/v1/nodes")
+            assert isinstance(page, dict)
+            return [each["status"] for each in page["data"]] == ["online"]
+
+        await eventually(online, within=30)
+        assert isinstance(await client.request("GET", "/api/v1/notifications", noti=True), dict)
