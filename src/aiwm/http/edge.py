@@ -68,6 +68,11 @@ class Edge:
 
 def _complete(headers: MutableHeaders) -> None:
     headers[CORRELATION_HEADER] = accept_correlation_id(correlation_id())
+    secure(headers)
+
+
+def secure(headers: MutableHeaders) -> None:
+    """Adds the security headers that an answer does not set itself."""
     for name, value in _HEADERS.items():
         headers.setdefault(name, value)
 

@@ -9,11 +9,13 @@ import engineio
 import socketio
 from fastapi import FastAPI
 from socketio.exceptions import ConnectionRefusedError as Refused
-from starlette.types import Receive, Scope, Send
+from starlette.datastructures import MutableHeaders
+from starlette.types import Message, Receive, Scope, Send
 
 from aiwm.http.address import address_in
 from aiwm.http.app import origins
 from aiwm.http.audit import Deed, Recorder
+from aiwm.http.edge import secure
 from aiwm.kit.acting import Act, acting, current_act
 from aiwm.kit.settings import Settings
 from aiwm.protocol.audit import AuditTarget, Outcome
@@ -116,6 +118,16 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
 
 
 class _Mounted(socketio.ASGIApp):  # type: ignore[misc]
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def secured(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(raw=list(message.get("headers", ())))
+                secure(headers)
+                message = {**message, "headers": headers.raw}
+            await send(message)
+
+        await super().__call__(scope, receive, secured if scope["type"] == "http" else send)
+
     async def lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().lifespan(scope, receive, send)
