@@ -74,6 +74,8 @@ async def test_a_key_is_shown_once_and_kept_as_a_hash(here: Site, http: httpx2.A
     user_id, token = await here.user("ann", Role.ORGANIZATION_VIEWER, org_id="org-1")
     made = await _made(http, token, "inference", expiresIn=3600, metadata={"for": "ci"})
     assert made["key"].startswith("aiwm_")
+    assert made["key"].endswith(made["hint"])
+    assert len(made["hint"]) == 4
     assert made["expiresAt"] == "2026-01-01T01:00:00.000Z"
     assert made["owner"] == {"orgId": "org-1", "userId": user_id}
     listed = (await http.get("api-keys", headers=bearer(token))).json()
@@ -202,10 +204,23 @@ async def test_keys_of_others_are_not_there_unless_one_owns_the_organization(
         assert await _status(http, "DELETE", path, other) == (204 if seen else 404)
 
 
-@pytest.mark.parametrize("key", ["aiwm_", "aiwm_" + "0" * 64, "aiwm_" + "x" * 20_000, "aiwm_é"])
+@pytest.mark.parametrize("key", ["aiwm_", "aiwm_" + "0" * 64, "aiwm_" + "x" * 20_000, "aiwm_é", "aiwm__"])
 async def test_what_is_no_key_opens_nothing(http: httpx2.AsyncClient, key: str) -> None:
     answer = await http.get("infer", headers={b"Authorization": f"Bearer {key}".encode()})
     assert (answer.status_code, answer.json()["code"]) == (401, "TOKEN_INVALID")
+
+
+async def test_the_id_of_a_key_opens_nothing_without_its_secret(here: Site, http: httpx2.AsyncClient) -> None:
+    _, token = await here.user("ann", Role.ORGANIZATION_EDITOR, org_id="org-1")
+    key = (await _made(http, token, "manage"))["key"]
+    for wrong in (
+        key[:-1],
+        key[:-1] + ("0" if key[-1] != "0" else "1"),
+        key + "0",
+        key.rpartition("_")[0],
+        key.upper(),
+    ):
+        assert await _status(http, "GET", "infer", wrong) == 401
 
 
 async def test_an_answer_is_not_given_again_to_a_narrower_key_of_the_same_user(

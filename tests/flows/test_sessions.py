@@ -9,11 +9,12 @@ import httpx2
 import pytest
 from tests.http_support import KEYS, PASSWORD, SetClock, Site, bearer, client, site, until
 
+from aiwm.access import sessions
 from aiwm.access.build import Access, compose_access
 from aiwm.access.first_run import first_run
 from aiwm.access.records import SESSIONS, USERS
 from aiwm.access.routes import access_router
-from aiwm.access.sessions import ACCESS_SECONDS, MOST_SESSIONS
+from aiwm.access.sessions import ACCESS_SECONDS
 from aiwm.access.verified import KEPT_SECONDS
 from aiwm.http.app import create_app
 from aiwm.infra.store.open import open_store
@@ -107,14 +108,20 @@ async def _session_id(here: Site, pair: dict[str, Any]) -> str:
     return str(here.tokens.verify(pair["accessToken"], PrincipalKind.USER).values["sessionId"])
 
 
-async def test_of_too_many_sessions_the_oldest_end(here: Site) -> None:
-    user = await here.users.by_username("admin")
-    assert user is not None
-    pairs = [await here.access.sessions._begin(user) for _ in range(MOST_SESSIONS + 3)]
-    assert await here.store.count(SESSIONS) == MOST_SESSIONS
+async def test_of_too_many_sessions_those_idle_for_longest_end(here: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "MOST_SESSIONS", 5)
+    assert isinstance(here.clock, Ticking)
+    pairs = []
+    for _ in range(5):
+        pairs.append(await here.access.sessions.login("admin", PASSWORD, HERE))
+        here.clock.forward(1)
+    renewed = await here.access.sessions.refresh(pairs[0].refresh_token)
+    newest = await here.access.sessions.login("admin", PASSWORD, HERE)
+    assert await here.store.count(SESSIONS) == 5
     with pytest.raises(Unauthenticated):
-        await here.guard.principal(pairs[0].access_token)
-    await here.guard.principal(pairs[-1].access_token)
+        await here.guard.principal(pairs[1].access_token)
+    for pair in (renewed, newest, *pairs[2:]):
+        await here.guard.principal(pair.access_token)
 
 
 async def _processes(folder: Path, count: int) -> tuple[Store, list[Access]]:

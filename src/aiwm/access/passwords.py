@@ -1,10 +1,10 @@
-"""Passwords, hashed with argon2id in a few threads of their own: each hash costs 19 MiB and some 30 ms of a core."""
+"""Passwords, hashed with argon2id in a thread of their own: each hash costs 19 MiB and some 30 ms of a core.
+
+One thread, as on a machine of two cores a second one takes the last core from everybody else. It has the priority of
+all others: a thread that yields would keep the interpreter's lock while it waits for its turn, and stop the process.
+"""
 
 import asyncio
-import contextlib
-import os
-import sys
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -14,8 +14,7 @@ from argon2.exceptions import InvalidHashError, VerificationError
 
 from aiwm.protocol.errors import TooMany
 
-_THREADS = 2
-_NICENESS = 10
+_THREADS = 1
 _DECOY = "$argon2id$v=19$m=19456,t=2,p=1$J08jWe1//CL9LH0lK+cKKw$xIMXTCubRxW6TRU3SktKv5GghTGWN5mqFWbtICGg0dU"
 _MAX_WAITING = 64
 
@@ -27,7 +26,7 @@ class Passwords:
 
     def __init__(self) -> None:
         self._hasher = PasswordHasher(memory_cost=19 * 1024, time_cost=2, parallelism=1)
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="passwords", initializer=_yielding)
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="passwords")
         self._waiting = 0
 
     async def hash(self, password: str) -> str:
@@ -56,10 +55,3 @@ class Passwords:
             return await asyncio.get_running_loop().run_in_executor(self._threads, work)
         finally:
             self._waiting -= 1
-
-
-def _yielding() -> None:
-    """Whoever is served now goes before whoever signs in. Linux alone counts niceness by thread."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)

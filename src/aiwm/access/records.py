@@ -48,7 +48,7 @@ class SessionRecord(StoredRecord):
 
 
 class ApiKeyRecord(OwnedRecord):
-    """`owner.user_id` is whose key it is; `digest` is the key's SHA-256, and `hint` how it begins.
+    """`owner.user_id` is whose key it is; `digest` is the key's SHA-256, and `hint` how it ends.
 
     `parent_id` is the key it was made with, whose end is its end too.
     """

@@ -23,7 +23,7 @@ from aiwm.protocol.states import PrincipalKind
 
 ACCESS_SECONDS = 900
 REFRESH_SECONDS = 30 * 86_400
-MOST_SESSIONS = 100
+MOST_SESSIONS = 1000
 SESSION_CLAIM = "sessionId"
 _TURN_CLAIM = "turn"
 
@@ -40,7 +40,7 @@ class Sessions:
 
     async def prepare(self) -> None:
         """Makes the index, and forgets what has expired."""
-        await self._store.ensure_index(Index(SESSIONS, ("userId",)))
+        await self._store.ensure_index(Index(SESSIONS, ("userId", "expiresAt")))
         await self._store.ensure_index(Index(SESSIONS, ("expiresAt",)))
         await self._store.delete_range(SESSIONS, (Where("expiresAt", "lt", self._clock.now()),))
 
@@ -105,15 +105,17 @@ class Sessions:
         return user
 
     async def _begin(self, user: UserRecord) -> TokenPair:
-        """A new session. Of too many the oldest end, so that a script that never signs out fills nothing."""
+        """A new session. Of too many those end that were idle for longest: a script may sign in and never out."""
         now = self._clock.now()
         expires_at = now + timedelta(seconds=REFRESH_SECONDS)
         session = SessionRecord(id=new_id("session"), user_id=user.id, expires_at=expires_at, turn=1)
         await self._sessions.insert(session)
-        theirs = await self._sessions.find(Query((Where("userId", "eq", user.id),), sort=("-id",)))
-        for place, other in enumerate(theirs):
-            if place >= MOST_SESSIONS or other.expires_at < now:
-                await self._sessions.delete(other.id)
+        theirs = Where("userId", "eq", user.id)
+        expired = Query((theirs, Where("expiresAt", "lt", now)))
+        beyond = Query((theirs,), sort=("-expiresAt",), skip=MOST_SESSIONS)
+        for query in (expired, beyond):
+            for old in await self._store.find(SESSIONS, query):
+                await self._sessions.delete(str(old["id"]))
         return self._pair(session)
 
     def _pair(self, session: SessionRecord) -> TokenPair:

@@ -28,7 +28,7 @@ class ApiKeyPatch(Patch):
 
 
 class ApiKey(Resource):
-    """`hint` is how the key begins. `lastUsedAt` is at most a minute behind."""
+    """`hint` is how the key ends. `lastUsedAt` is at most a minute behind."""
 
     api_key_id: str
     name: str
