@@ -1,5 +1,7 @@
 """Open `/notifications` connections lose what their users lose, and gain what they gain."""
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -10,8 +12,10 @@ import socketio
 from tests.http_support import PASSWORD, SetClock, Site, served, site, until
 
 from aiwm.access.records import SESSIONS, UserRecord
+from aiwm.access.watch import look_again
 from aiwm.apps.noti import Noti, compose
 from aiwm.infra.queue.memory import MemoryQueues
+from aiwm.protocol.errors import Unavailable
 from aiwm.protocol.notifications import NAMESPACE
 from aiwm.protocol.resources.api_keys import ApiKeyCreate
 from aiwm.protocol.states import PrincipalKind, Role
@@ -185,3 +189,28 @@ async def test_an_api_key_that_is_revoked_or_expires_ends_its_connections(world:
         await world.noti.hub.look()
         await until(lambda: bool(two.ended), "the expired key's connection ends")
         assert two.codes() == ["TOKEN_EXPIRED"]
+
+
+async def test_while_the_store_is_away_connections_are_looked_after_again_later_with_one_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Hasty(SetClock):
+        async def sleep(self, seconds: float) -> None:
+            await super().sleep(seconds / 1000)
+
+    looks = 0
+
+    async def look() -> None:
+        nonlocal looks
+        looks += 1
+        if looks in (2, 3, 5):
+            raise Unavailable("cannot reach the store: refused")
+
+    looking = asyncio.create_task(look_again(look, Hasty()))
+    await until(lambda: looks >= 6, "it goes on")
+    looking.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await looking
+    assert [record.getMessage() for record in caplog.records] == [
+        "cannot look after open connections: cannot reach the store: refused"
+    ] * 2
