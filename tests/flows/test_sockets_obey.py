@@ -15,10 +15,14 @@ from aiwm.access.records import SESSIONS, UserRecord
 from aiwm.access.watch import look_again
 from aiwm.apps.noti import Noti, compose
 from aiwm.infra.queue.memory import MemoryQueues
-from aiwm.protocol.errors import Unavailable
+from aiwm.protocol.errors import Unauthenticated, Unavailable
 from aiwm.protocol.notifications import NAMESPACE
 from aiwm.protocol.resources.api_keys import ApiKeyCreate
 from aiwm.protocol.states import PrincipalKind, Role
+from aiwm.sdk.live import Live
+
+PLACE = {"notificationId": "noti-1", "seq": 1, "epoch": "epoch-1", "createdAt": "2026-01-01T00:00:00.000Z"}
+DELIVERY: dict[str, object] = {"name": "n", "notificationMetadata": PLACE, "recipients": {}}
 
 
 @dataclass
@@ -214,3 +218,31 @@ async def test_while_the_store_is_away_connections_are_looked_after_again_later_
     assert [record.getMessage() for record in caplog.records] == [
         "cannot look after open connections: cannot reach the store: refused"
     ] * 2
+
+
+async def test_the_sdk_renews_its_token_on_the_connection_and_misses_nothing() -> None:
+    async with site() as here:
+        noti = compose(here.settings, here.store, MemoryQueues(), here.tokens, here.clock)
+        await noti.prepare()
+        ann, _ = await here.user("ann", Role.ORGANIZATION_EDITOR, org_id="org-1")
+        given: list[str] = []
+
+        async def refresh() -> str:
+            given.append(here.tokens.issue(PrincipalKind.USER, ann, expires_in=3600)[0])
+            return given[-1]
+
+        short = here.tokens.issue(PrincipalKind.USER, ann, expires_in=3)[0]
+        async with served(noti.application()) as url, Live(url, short, refresh=refresh) as live:
+
+            def expired() -> bool:
+                with contextlib.suppress(Unauthenticated):
+                    here.tokens.verify(short, PrincipalKind.USER)
+                    return False
+                return True
+
+            await until(expired, "the first token has expired")
+            await noti.hub.look()
+            await noti.hub.tell(ann, "service.event", DELIVERY)
+            name, _ = await asyncio.wait_for(anext(live), 5)
+            assert (name, len(given), live.gaps) == ("service.event", 1, [])
+        noti.access.passwords.close()

@@ -1,9 +1,12 @@
 """Live events: one connection to NOTI that comes back by itself, and knows what it missed."""
 
 import asyncio
+import base64
 import contextlib
+import json
 import logging
 import ssl
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from types import TracebackType
@@ -24,6 +27,7 @@ Refresh = Callable[[], Awaitable[str]]
 
 _CONNECT_SECONDS = 10.0
 _FIRST_DELAY, _MOST_DELAY = 0.5, 30.0
+_RENEW_AFTER, _LEAST_PAUSE = 0.8, 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +44,7 @@ class Live:
 
     Entering it connects (raises `Unavailable`, `Unauthenticated`); a connection lost later is made again without end,
     with jittered pauses from 0.5 to 30 s. `gaps` says what was missed; the inbox over REST has it all. `refresh` is
-    asked for another token when the present one has expired.
+    asked for another token before the present one expires, and the connection goes on with it.
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class Live:
         self._session: aiohttp.ClientSession | None = None
         self._socket: Any = None
         self._keeping: asyncio.Task[None] | None = None
+        self._renewing: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=self._trust or True))
@@ -104,6 +109,20 @@ class Live:
                 continue
             pauses = delays(_FIRST_DELAY, _MOST_DELAY)
 
+    async def _renew(self, socket: Any, refresh: Refresh) -> None:
+        """Renews the token on the connection; where that fails, the server ends it and a new one is made."""
+        while (left := _seconds_left(self._token)) is not None:
+            await asyncio.sleep(max(left * _RENEW_AFTER, _LEAST_PAUSE))
+            try:
+                self._token = await refresh()
+                answer = await socket.call("token.renew", {"token": self._token}, namespace=NAMESPACE)
+            except (AiwmError, socketio.exceptions.SocketIOError) as error:
+                log.debug("the token was not renewed on the connection: %s", error)
+                return
+            if not isinstance(answer, dict) or answer.get("ok") is not True:
+                log.debug("the token was not renewed on the connection: %s", answer)
+                return
+
     async def _connect_once(self) -> None:
         await self._disconnect()
         try:
@@ -131,6 +150,8 @@ class Live:
                     self.noti_url, auth=self._auth(), namespaces=[NAMESPACE], transports=["websocket"], wait=True
                 )
                 await self._welcome.wait()
+            if self._refresh is not None:
+                self._renewing = asyncio.create_task(self._renew(socket, self._refresh), name="live-renewal")
         except (socketio.exceptions.ConnectionError, TimeoutError, OSError) as error:
             self._lost.set()
             await self._disconnect()
@@ -187,6 +208,11 @@ class Live:
 
     async def _disconnect(self) -> None:
         socket, self._socket = self._socket, None
+        renewing, self._renewing = self._renewing, None
+        if renewing is not None:
+            renewing.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await renewing
         if socket is not None:
             await socket.disconnect()
 
@@ -195,3 +221,13 @@ class Live:
         if self._session is not None:
             await self._session.close()
             self._session = None
+
+
+def _seconds_left(token: str) -> float | None:
+    """How long a JWT is good by this machine's clock; None for what is none, as an API key."""
+    try:
+        payload = token.split(".")[1]
+        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        return float(claims["exp"]) - time.time()
+    except (IndexError, ValueError, KeyError, TypeError):
+        return None
