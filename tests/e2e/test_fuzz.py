@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis.errors import Unsatisfiable
+from tests.http_support import served
 
+from aiwm.apps.noti import compose
 from aiwm.testing.world import World, open_world
 
 schemathesis = pytest.importorskip(
@@ -192,8 +194,24 @@ async def _fuzzed(folder: Path, most: int) -> Fuzz:
         fuzz = await _prepared(world)
         await asyncio.to_thread(_run, fuzz, schema, most)
         await world.call("GET", "/health/ready", expect=200)
+        await _fuzz_noti(world, fuzz, fuzz.count + most // 10)
     print(f"{fuzz.count} cases: {dict(sorted(fuzz.answers.items()))}")
     return fuzz
+
+
+async def _fuzz_noti(world: World, fuzz: Fuzz, most: int) -> None:
+    """The same for the other service, on the same store and queue."""
+    infra = world.infra
+    noti = compose(infra.settings, infra.store, infra.queues, infra.tokens, infra.clock)
+    await noti.prepare()
+    telling = asyncio.create_task(noti.consume(), name="noti queue")
+    try:
+        async with served(noti.application()) as fuzz.url, world.http.get(f"{fuzz.url}/openapi.json") as answer:
+            await asyncio.to_thread(_run, fuzz, await answer.json(), most)
+    finally:
+        telling.cancel()
+        await asyncio.gather(telling, return_exceptions=True)
+        noti.access.passwords.close()
 
 
 def _judge(fuzz: Fuzz, least: int) -> None:
