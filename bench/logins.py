@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from uvloop import new_event_loop
 
 from aiwm.testing.world import ADMIN_PASSWORD, open_world
 
@@ -111,7 +112,8 @@ def _p95(taken: list[float]) -> float:
 def main() -> None:
     """Prints the table."""
     if sys.argv[1:] == ["serve"]:
-        asyncio.run(serve())
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            runner.run(serve())
         return
     quiet, flooded, answers = asyncio.run(measure(float(sys.argv[1]) if len(sys.argv) > 1 else 15))
     rise = _p95(flooded) - _p95(quiet)

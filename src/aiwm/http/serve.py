@@ -35,7 +35,8 @@ def _worth_a_line(record: logging.LogRecord) -> bool:
 def bind(host: str, port: int) -> socket.socket:
     """A listening socket; `SettingsError` in one line when the address is taken or not ours (0: any free port)."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # Said in full: asyncio turns Nagle off only where the protocol is TCP by name, and answers would wait 40 ms.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
