@@ -138,6 +138,14 @@ async def test_two_writers_make_one_chain_without_gaps(tmp_path: Path) -> None:
             await store.close()
 
 
+async def test_the_use_of_a_stored_secret_is_on_record_without_the_secret(here: Site) -> None:
+    log = AuditLog(here.store, here.clock)
+    await log.secret_used("open", "secret-1", "org-1", HERE)
+    (entry,) = await _entries(log)
+    assert (entry["category"], entry["action"]) == ("secret", "secrets.open")
+    assert entry["target"] == {"kind": "secrets", "id": "secret-1", "orgId": "org-1"}
+
+
 async def test_the_first_changed_removed_or_inserted_entry_is_found(here: Site) -> None:
     log = AuditLog(here.store, here.clock)
     for _ in range(5):
