@@ -181,7 +181,7 @@ async def test_a_change_at_the_controller_ends_connections_in_every_process_with
         told = site.heard("client")[-2]
         assert (told["event"], told["body"]["code"]) == ("session.ended", "TOKEN_INVALID")
 
-        await client.request("POST", f"/api/v1/nodes/{node_id}/revoke")
+        await client.nodes.revoke(node_id)
 
         async def offline() -> bool:
             return (await client.nodes.get(node_id)).status.value == "offline"
