@@ -9,12 +9,14 @@ from typing import Any
 
 import httpx2
 
+from aiwm.access.build import Access, compose_access
 from aiwm.access.first_run import first_run
 from aiwm.access.guard import Guard
 from aiwm.access.passwords import Passwords
 from aiwm.access.records import UserRecord
 from aiwm.access.service import Users
 from aiwm.http.serve import bind, serve
+from aiwm.infra.jwks import ExternalTokens
 from aiwm.infra.store.open import open_store
 from aiwm.infra.store.port import Store
 from aiwm.infra.tokens import Tokens
@@ -50,6 +52,7 @@ class Site:
     tokens: Tokens
     passwords: Passwords
     users: Users
+    access: Access
     guard: Guard
     settings: Settings
 
@@ -75,17 +78,17 @@ class Site:
 
 
 @asynccontextmanager
-async def site(clock: Clock | None = None) -> AsyncIterator[Site]:
+async def site(clock: Clock | None = None, external: ExternalTokens | None = None) -> AsyncIterator[Site]:
     clock = clock or SystemClock()
     store = await open_store("sqlite:///:memory:")
-    passwords = Passwords()
     tokens = Tokens(KEYS, clock)
-    users = Users(store, tokens, passwords, clock)
+    access = compose_access(store, tokens, clock, external)
+    store, passwords, users = access.store, access.passwords, access.users
     settings = Settings(admin_password=PASSWORD)
     try:
-        await users.prepare()
+        await access.prepare()
         await first_run(users, passwords, settings, clock)
-        yield Site(store, clock, tokens, passwords, users, Guard(tokens, users), settings)
+        yield Site(store, clock, tokens, passwords, users, access, access.guard, settings)
     finally:
         passwords.close()
         await store.close()

@@ -20,6 +20,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from aiwm.apps.up.main import main as up
 
         return up(given[1:])
+    if command == "audit":
+        from aiwm.apps.audit import main as audit
+
+        return audit(given[1:])
+    if command == "keys":
+        from aiwm.apps.keys import main as keys
+
+        return keys(given[1:])
     if command in _SERVICES:
         return _service(command, given[1:])
     from aiwm.cli.main import app

@@ -25,7 +25,7 @@ async def opened(url: str) -> Objects:
         access_key=servers.MINIO_USER,
         secret_key=servers.MINIO_PASSWORD,
         public_base="http://controller.test",
-        secret=SECRET,
+        tickets=BlobTickets([SECRET], SystemClock()),
     )
 
 

@@ -179,3 +179,11 @@ async def _ann(shop: Shop) -> str:
     found = await shop.site.users.by_username("ann")
     assert found is not None
     return found.id
+
+
+async def test_what_is_kept_of_a_body_cannot_be_guessed_at_without_the_key(shop: Shop) -> None:
+    await shop.post("a password", key="key-1")
+    await shop.post("a password", key="key-2")
+    kept = await shop.site.store.find(COLLECTION, Query())
+    assert len({record["fingerprint"] for record in kept}) == 2
+    assert "key-1" not in await shop.stored()

@@ -79,7 +79,7 @@ async def world() -> AsyncIterator[World]:
         tasks.spawn("noti queue", noti.consume())
         async with served(noti.application()) as url:
             yield World(here, noti, queues, url)
-        noti.passwords.close()
+        noti.access.passwords.close()
 
 
 @pytest.fixture

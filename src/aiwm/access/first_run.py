@@ -28,7 +28,8 @@ async def first_run(users: Users, passwords: Passwords, settings: Settings, cloc
     Several processes may do this at once. Raises `SettingsError` for a password that is too short or a file that
     cannot be written.
     """
-    if await users.by_username(ADMIN) is not None:
+    # Deleted users count: an admin that was deleted must not return with the password of the first day.
+    if await users.users.count():
         return None
     path = None if settings.admin_password else settings.data_dir / PASSWORD_FILE
     password = settings.admin_password or _made_once(settings.data_dir / PASSWORD_FILE)

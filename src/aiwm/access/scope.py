@@ -4,11 +4,10 @@ from aiwm.access.principal import Principal
 from aiwm.infra.store.port import Any, Condition, Where
 
 
-def scope(principal: Principal) -> tuple[Condition, ...]:
-    """Conditions that keep a query of owned records to what the caller may see."""
+def scope(principal: Principal, *, shareable: bool = False) -> tuple[Condition, ...]:
+    """Conditions that keep a query of owned records to what the caller may see; `shareable` as in the policy."""
     if principal.is_universe:
         return ()
-    shared = Where("owner.orgId", "eq", None)
-    if principal.org_id is None:
-        return (shared,)
-    return (Any((Where("owner.orgId", "eq", principal.org_id), shared)),)
+    org_ids = () if principal.org_id is None else (principal.org_id,)
+    own = Where("owner.orgId", "in", org_ids)
+    return (Any((own, Where("owner.orgId", "eq", None))),) if shareable else (own,)

@@ -7,10 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from aiwm.access.accounts import Accounts
+from aiwm.access.audit.log import AuditLog
+from aiwm.access.audit.routes import audit_router
+from aiwm.access.build import Access, compose_access
 from aiwm.access.first_run import first_run
 from aiwm.access.guard import Guard
-from aiwm.access.passwords import Passwords
+from aiwm.access.organizations import Organizations
 from aiwm.access.routes import access_router
+from aiwm.access.routes_api_keys import api_keys_router
+from aiwm.access.routes_organizations import organizations_router
+from aiwm.access.routes_users import users_router
 from aiwm.access.service import Users
 from aiwm.apps.local_node import ensure_local_node
 from aiwm.deployments.book import Book
@@ -18,7 +25,7 @@ from aiwm.deployments.channel import Reports
 from aiwm.deployments.dirty import Dirty
 from aiwm.deployments.logs import Logs
 from aiwm.deployments.reconciler import Parts, Reconciler
-from aiwm.deployments.records import STATES
+from aiwm.deployments.records import DEPLOYMENTS, STATES
 from aiwm.deployments.routes import deployments_router
 from aiwm.deployments.service import DeploymentService
 from aiwm.gateway.directory import Directory
@@ -28,8 +35,9 @@ from aiwm.gateway.upstream import Upstream
 from aiwm.gateway.usage import UsageMeter
 from aiwm.http.app import create_app
 from aiwm.http.idempotency import IdempotencyKeys
-from aiwm.http.serve import serve
+from aiwm.http.serve import serve, warn_plain
 from aiwm.http.sockets import mount, socket_server
+from aiwm.http.tls import certificate
 from aiwm.infra.build import Infra, open_infra
 from aiwm.infra.store.outbox import Relay
 from aiwm.kit.ids import new_id
@@ -37,13 +45,13 @@ from aiwm.kit.settings import Settings
 from aiwm.kit.tasks import Tasks
 from aiwm.models.artifacts import Artifacts
 from aiwm.models.blobs import blobs_router
-from aiwm.models.records import CONTENTS
+from aiwm.models.records import CONTENTS, MODELS
 from aiwm.models.routes import models_router
 from aiwm.models.service import ModelService
 from aiwm.models.uploads import UploadService
 from aiwm.nodes.channel import NodeChannel
 from aiwm.nodes.presence import Presence
-from aiwm.nodes.records import OBSERVATIONS
+from aiwm.nodes.records import NODES, OBSERVATIONS
 from aiwm.nodes.routes import nodes_router
 from aiwm.nodes.service import NodeService
 from aiwm.protocol.errors import Unavailable
@@ -60,8 +68,10 @@ class Controller:
 
     infra: Infra
     tasks: Tasks
-    passwords: Passwords
+    access: Access
     users: Users
+    organizations: Organizations
+    accounts: Accounts
     guard: Guard
     nodes: NodeService
     presence: Presence
@@ -75,12 +85,13 @@ class Controller:
     relay: Relay
     usage: UsageMeter
     keys: IdempotencyKeys
+    audit: AuditLog
 
     async def prepare(self) -> None:
         """Makes indexes and first records, and reads what is there."""
-        for part in (self.users, self.nodes, self.models, self.relay, self.keys):
+        for part in (self.access, self.nodes, self.models, self.relay, self.keys, self.audit):
             await part.prepare()
-        await first_run(self.users, self.passwords, self.infra.settings, self.infra.clock)
+        await first_run(self.users, self.access.passwords, self.infra.settings, self.infra.clock)
         await self.book.load()
 
     def application(self, upstream: Upstream) -> Any:
@@ -91,7 +102,11 @@ class Controller:
         uploads = UploadService(infra.store, infra.objects, infra.clock, self.relay.wake)
         logs = Logs(self.channel.commands, infra.clock)
         routers = (
-            access_router(self.users, guard),
+            access_router(self.access.sessions, guard),
+            api_keys_router(self.access.api_keys, guard),
+            audit_router(self.audit, guard),
+            users_router(self.accounts, guard),
+            organizations_router(self.organizations, guard),
             nodes_router(self.nodes, guard, self.channel.close_node, self.deployments.on_node),
             models_router(self.models, uploads, guard, self.deployments.uses),
             blobs_router(infra.objects, infra.tickets),
@@ -108,9 +123,13 @@ class Controller:
             guard=guard,
             settings=infra.settings,
             idempotency=self.keys,
+            recorder=self.audit,
         )
         sio = socket_server(
-            settings=infra.settings, ping_interval=PING_INTERVAL_SECONDS, ping_timeout=PING_TIMEOUT_SECONDS
+            settings=infra.settings,
+            ping_interval=PING_INTERVAL_SECONDS,
+            ping_timeout=PING_TIMEOUT_SECONDS,
+            recorder=self.audit,
         )
         sio.register_namespace(self.channel)
         return mount(app, sio)
@@ -122,6 +141,7 @@ class Controller:
         self.tasks.spawn("health checks", self.reports.ask_around())
         self.tasks.spawn("usage", self.usage.run())
         self.tasks.spawn("connections to engines", upstream.keep_only(self.directory.urls))
+        self.tasks.spawn("open connections", self.channel.watch())
         self.tasks.spawn("missing nodes", self._judge_missing())
 
     async def say_when_closing(self, stop: asyncio.Event) -> None:
@@ -145,10 +165,12 @@ class Controller:
 
 def compose(infra: Infra, tasks: Tasks) -> Controller:
     """Wires a controller."""
-    store, clock, base_url = infra.store, infra.clock, infra.settings.own_url
+    clock, base_url = infra.clock, infra.settings.own_url
+    access = compose_access(infra.store, infra.tokens, clock, infra.external)
+    store = access.store
     relay = Relay(store, infra.queues, (OBSERVATIONS, CONTENTS, STATES))
-    passwords, dirty, presence = Passwords(), Dirty(), Presence()
-    users = Users(store, infra.tokens, passwords, clock)
+    dirty, presence = Dirty(), Presence()
+    organizations = Organizations(store, clock, (NODES, MODELS, DEPLOYMENTS))
     nodes = NodeService(store, infra.tokens, clock, relay.wake, dirty.mark_all)
     channel = NodeChannel(nodes, presence, clock, new_id("controller"))
     models = ModelService(store, clock, relay.wake)
@@ -161,9 +183,11 @@ def compose(infra: Infra, tasks: Tasks) -> Controller:
     return Controller(
         infra=infra,
         tasks=tasks,
-        passwords=passwords,
-        users=users,
-        guard=Guard(infra.tokens, users),
+        access=access,
+        users=access.users,
+        organizations=organizations,
+        accounts=Accounts(store, organizations, access.passwords, clock),
+        guard=access.guard,
         nodes=nodes,
         presence=presence,
         channel=channel,
@@ -176,22 +200,26 @@ def compose(infra: Infra, tasks: Tasks) -> Controller:
         relay=relay,
         usage=UsageMeter(store, clock),
         keys=IdempotencyKeys(store, clock),
+        audit=AuditLog(store, clock),
     )
 
 
 async def run(settings: Settings, stop: asyncio.Event, *, local_node_file: str | None = None) -> None:
     """Runs a controller until `stop` is set; with `local_node_file`, it keeps a token for a node `local` there."""
+    tls = certificate(settings)
+    warn_plain(settings)
     async with AsyncExitStack() as stack:
         infra = await stack.enter_async_context(open_infra(settings))
         tasks = await stack.enter_async_context(Tasks())
         upstream = await stack.enter_async_context(Upstream(infra.clock))
         controller = compose(infra, tasks)
-        stack.callback(controller.passwords.close)
+        stack.callback(controller.access.passwords.close)
         await controller.prepare()
         if local_node_file is not None:
             await ensure_local_node(controller.nodes, controller.users, Path(local_node_file))
         controller.background(upstream)
         tasks.spawn("closing", controller.say_when_closing(stop))
         async with tasks.until_failure(stop):
-            await serve(controller.application(upstream), host=settings.host, port=settings.port, stop=stop)
+            application = controller.application(upstream)
+            await serve(application, host=settings.host, port=settings.port, stop=stop, tls=tls)
         await controller.usage.flush()

@@ -5,14 +5,18 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
+from aiwm.access.audit.log import AuditLog
+from aiwm.access.build import Access, compose_access
 from aiwm.access.guard import Guard
-from aiwm.access.passwords import Passwords
 from aiwm.access.service import Users
+from aiwm.access.watch import Watch
 from aiwm.http.app import create_app
 from aiwm.http.idempotency import IdempotencyKeys
-from aiwm.http.serve import serve
+from aiwm.http.serve import serve, warn_plain
 from aiwm.http.sockets import mount, socket_server
+from aiwm.http.tls import certificate
 from aiwm.infra.build import open_infra
+from aiwm.infra.jwks import ExternalTokens
 from aiwm.infra.queue.port import Queues
 from aiwm.infra.store.port import Store
 from aiwm.infra.tokens import Tokens
@@ -38,17 +42,18 @@ class Noti:
     store: Store
     queues: Queues
     clock: Clock
-    passwords: Passwords
+    access: Access
     users: Users
     guard: Guard
     streams: Streams
     hub: NotificationHub
     delivery: Delivery
     keys: IdempotencyKeys
+    audit: AuditLog
 
     async def prepare(self) -> None:
         """Makes the indexes."""
-        for part in (self.users, self.streams, self.keys):
+        for part in (self.access, self.streams, self.keys, self.audit):
             await part.prepare()
 
     def application(self) -> Any:
@@ -60,9 +65,13 @@ class Noti:
             guard=self.guard,
             settings=self.settings,
             idempotency=self.keys,
+            recorder=self.audit,
         )
         sio = socket_server(
-            settings=self.settings, ping_interval=PING_INTERVAL_SECONDS, ping_timeout=PING_TIMEOUT_SECONDS
+            settings=self.settings,
+            ping_interval=PING_INTERVAL_SECONDS,
+            ping_timeout=PING_TIMEOUT_SECONDS,
+            recorder=self.audit,
         )
         sio.register_namespace(self.hub)
         return mount(app, sio)
@@ -72,35 +81,46 @@ class Noti:
         await self.queues.consume(QUEUE, self.delivery.handle, concurrency=1)
 
 
-def compose(settings: Settings, store: Store, queues: Queues, tokens: Tokens, clock: Clock) -> Noti:
+def compose(
+    settings: Settings,
+    store: Store,
+    queues: Queues,
+    tokens: Tokens,
+    clock: Clock,
+    external: ExternalTokens | None = None,
+) -> Noti:
     """Wires a NOTI."""
-    passwords = Passwords()
-    users = Users(store, tokens, passwords, clock)
-    guard, streams = Guard(tokens, users), Streams(store, clock)
-    hub = NotificationHub(guard, streams, Topics(store))
+    access = compose_access(store, tokens, clock, external)
+    store, users, guard = access.store, access.users, access.guard
+    streams = Streams(store, clock)
+    hub = NotificationHub(guard, streams, Topics(store), Watch(store), clock)
     return Noti(
         settings=settings,
         store=store,
         queues=queues,
         clock=clock,
-        passwords=passwords,
+        access=access,
         users=users,
         guard=guard,
         streams=streams,
         hub=hub,
         delivery=Delivery(streams, users, hub.tell, clock),
         keys=IdempotencyKeys(store, clock),
+        audit=AuditLog(store, clock),
     )
 
 
 async def run(settings: Settings, stop: asyncio.Event) -> None:
     """Runs NOTI until `stop` is set."""
+    tls = certificate(settings)
+    warn_plain(settings)
     async with AsyncExitStack() as stack:
         infra = await stack.enter_async_context(open_infra(settings))
         tasks = await stack.enter_async_context(Tasks())
-        noti = compose(settings, infra.store, infra.queues, infra.tokens, infra.clock)
-        stack.callback(noti.passwords.close)
+        noti = compose(settings, infra.store, infra.queues, infra.tokens, infra.clock, infra.external)
+        stack.callback(noti.access.passwords.close)
         await noti.prepare()
         tasks.spawn("noti queue", noti.consume())
+        tasks.spawn("open connections", noti.hub.watch())
         async with tasks.until_failure(stop):
-            await serve(noti.application(), host=settings.host, port=settings.noti_port, stop=stop)
+            await serve(noti.application(), host=settings.host, port=settings.noti_port, stop=stop, tls=tls)

@@ -26,12 +26,12 @@ _ABOUT = {
     "up": "Everything on this machine: Redis, store, objects, controller, NOTI, worker and a local node.",
 }
 _EVERYWHERE = ("data_dir", "objects_url", "log_level")
-_SERVING = ("host", "port", "noti_port", "public_url", "allowed_origins")
+_SERVING = ("host", "port", "noti_port", "public_url", "allowed_origins", "tls_cert", "tls_key")
 _FLAGS = {
     "controller": (*_EVERYWHERE, *_SERVING),
     "noti": (*_EVERYWHERE, *_SERVING),
     "worker": (*_EVERYWHERE, "public_url", "hf_endpoint"),
-    "up": (*_EVERYWHERE, *_SERVING, "advertise_host", "triton_server", "hf_endpoint"),
+    "up": (*_EVERYWHERE, *_SERVING, "tls_ca", "advertise_host", "triton_server", "hf_endpoint"),
 }
 _HIDDEN = {"controller": ("local_node_file",)}
 _STOP_SECONDS = 8.0

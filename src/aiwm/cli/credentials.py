@@ -1,12 +1,18 @@
 """What `aiwm login` keeps for later commands: addresses and tokens, readable by their owner alone."""
 
+import asyncio
+import fcntl
 import json
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from aiwm.protocol.errors import Invalid, Unauthenticated
 from aiwm.protocol.resources.access import TokenPair
+
+_LOOK_AGAIN_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +59,24 @@ def save_credentials(credentials: Credentials) -> None:
     except OSError as error:
         draft.unlink(missing_ok=True)
         raise Invalid(f"cannot keep the login in {path}: {error.strerror}", code="CREDENTIALS_UNWRITABLE") from error
+
+
+@asynccontextmanager
+async def renewing() -> AsyncIterator[tuple[str, str] | None]:
+    """Held by one command at a time; the tokens kept now, None when nobody is signed in any more."""
+    with open(credentials_path().with_name("credentials.lock"), "a") as lock:  # noqa: ASYNC230 - a local, empty file
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+        try:
+            kept = load_credentials()
+        except Unauthenticated:
+            yield None
+        else:
+            yield kept.access_token, kept.refresh_token
 
 
 def forget_credentials() -> None:

@@ -63,3 +63,14 @@ def token(
             show_view(await client.nodes.token(node_id, expires_in=expires_in), output)
 
     run(work())
+
+
+@app.command()
+def revoke(reference: Reference, output: Output = Format.TABLE) -> None:
+    """End a node's connection and all tokens made for it until now; it returns with a new one."""
+
+    async def work() -> None:
+        async with signed_in() as client:
+            SPEC.show([await client.nodes.revoke(await client.nodes.resolve(reference))], output)
+
+    run(work())

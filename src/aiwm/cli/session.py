@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 import typer
 
-from aiwm.cli.credentials import load_credentials, save_credentials
+from aiwm.cli.credentials import load_credentials, renewing, save_credentials
 from aiwm.cli.output import say, show_error
 from aiwm.kit.context import accept_correlation_id
 from aiwm.protocol.errors import AiwmError
@@ -30,6 +30,7 @@ async def signed_in() -> AsyncIterator[Client]:
         noti_url=kept.noti_url,
         correlation_id=accept_correlation_id(None),
         on_tokens=keep,
+        shared=renewing,
     ) as client:
         yield client
 

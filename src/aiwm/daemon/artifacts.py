@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 import logging
 import shutil
+import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path, PurePosixPath
 from urllib.parse import urljoin, urlsplit
@@ -12,6 +13,7 @@ from urllib.parse import urljoin, urlsplit
 import aiohttp
 from yarl import URL
 
+from aiwm.daemon.credential import Credential
 from aiwm.daemon.disk import disk_errors
 from aiwm.kit.backoff import delays
 from aiwm.kit.clock import Clock
@@ -29,12 +31,17 @@ Progress = Callable[[int, int, int], Awaitable[None]]
 
 
 class Artifacts:
-    """The cache below `root`; relative URLs are the controller's at `base_url`, and only those get `token`."""
+    """The cache below `root`; relative URLs are the controller's at `base_url`, and only those get the token.
 
-    def __init__(self, root: Path, base_url: str, token: str, clock: Clock) -> None:
+    `trust` judges the certificates of https servers; None: as the system does.
+    """
+
+    def __init__(
+        self, root: Path, base_url: str, credential: Credential, clock: Clock, *, trust: ssl.SSLContext | None = None
+    ) -> None:
         self._root = root
-        self._base_url, self._token = base_url, token
-        self._clock = clock
+        self._base_url, self._credential = base_url, credential
+        self._clock, self._trust = clock, trust
         self._locks: dict[str, asyncio.Lock] = {}
 
     def cached(self, artifact: Artifact) -> bool:
@@ -68,7 +75,8 @@ class Artifacts:
         told = self._clock.monotonic()
         done = 0
         # Signed URLs are signed letter by letter: nothing may quote them anew.
-        async with aiohttp.ClientSession(timeout=_TIMEOUT, requote_redirect_url=False) as session:
+        connector = aiohttp.TCPConnector(ssl=self._trust or True)
+        async with aiohttp.ClientSession(timeout=_TIMEOUT, requote_redirect_url=False, connector=connector) as session:
             for count, (file, target) in enumerate(targets):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 before = done
@@ -110,7 +118,7 @@ class Artifacts:
         self, session: aiohttp.ClientSession, url: str, file: ArtifactFile, target: Path
     ) -> AsyncGenerator[int, None]:
         digest, size = hashlib.sha256(), 0
-        headers = {} if urlsplit(url).scheme else {"Authorization": f"Bearer {self._token}"}
+        headers = {} if urlsplit(url).scheme else {"Authorization": f"Bearer {self._credential.token}"}
         draft = target.with_name(f"{target.name}.part")
         source = URL(urljoin(f"{self._base_url}/", url), encoded=True)
         async with session.get(source, headers=headers, raise_for_status=True) as answer:

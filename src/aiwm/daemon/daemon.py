@@ -7,6 +7,7 @@ from pathlib import Path
 from aiwm import __version__
 from aiwm.daemon.artifacts import Artifacts
 from aiwm.daemon.commands import Commands
+from aiwm.daemon.credential import Credential
 from aiwm.daemon.engines.base import Engine
 from aiwm.daemon.engines.triton import TritonEngine
 from aiwm.daemon.engines.triton_install import find_binary
@@ -23,6 +24,7 @@ from aiwm.kit.clock import Clock, SystemClock
 from aiwm.kit.machine import machine_mark
 from aiwm.kit.settings import Settings
 from aiwm.kit.tasks import Tasks
+from aiwm.kit.trust import trusting
 from aiwm.protocol import node_channel as channel
 from aiwm.protocol.resources.nodes import EngineFact
 from aiwm.protocol.states import EngineName
@@ -69,6 +71,8 @@ class Daemon:
         url = base_url(settings.controller_url)
         self._telemetry = telemetry or SystemTelemetry(settings.data_dir, url)
         self._advertise_host = settings.advertise_host
+        credential = Credential(node_dir(settings), settings.node_token)
+        trust = trusting(settings.tls_ca)
         self._stopping = asyncio.Event()
         self._heartbeat_seconds = channel.HEARTBEAT_INTERVAL_MS / 1000
         self._metrics_seconds = channel.METRICS_INTERVAL_MS / 1000
@@ -76,7 +80,7 @@ class Daemon:
         self._runner = Runner(
             ledger=Ledger(node_dir(settings)),
             launcher=self._launcher,
-            artifacts=Artifacts(node_dir(settings) / "artifacts", url, settings.node_token, self._clock),
+            artifacts=Artifacts(node_dir(settings) / "artifacts", url, credential, self._clock, trust=trust),
             tell=self._tell,
             clock=self._clock,
             advertise_host=settings.advertise_host,
@@ -87,11 +91,12 @@ class Daemon:
         self._supervisor = Supervisor(self._runner, self._tell, self._tasks, self._telemetry.gpu_ids)
         self._link = Link(
             url,
-            settings.node_token,
+            credential,
             clock=self._clock,
             inventory=self._register,
             receive=self._receive,
             registered=self._set_intervals,
+            trust=trust,
         )
         self._commands = Commands(
             {

@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+import ssl
 from collections.abc import Callable
+from typing import get_args
 from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
@@ -10,9 +12,11 @@ import socketio
 import socketio.exceptions
 from pydantic import ValidationError
 
+from aiwm.daemon.credential import Credential
 from aiwm.kit.backoff import delays
-from aiwm.kit.clock import Clock
+from aiwm.kit.clock import Clock, iso
 from aiwm.kit.context import correlation_id
+from aiwm.kit.trust import distrusted
 from aiwm.protocol import node_channel as channel
 from aiwm.protocol.base import Wire
 
@@ -20,13 +24,16 @@ log = logging.getLogger(__name__)
 
 _FIRST_DELAY, _LONGEST_DELAY = 2.0, 60.0
 _HANDSHAKE_SECONDS = 15.0
-_REFUSALS = frozenset(
-    {"TOKEN_MISSING", "TOKEN_INVALID", "TOKEN_EXPIRED", "NODE_NOT_FOUND", "NODE_INACTIVE", "ROLE_MISSING"}
-)
+_REFUSALS = frozenset(get_args(channel.RefusalCode))
+_TOKEN_REFUSALS = frozenset({"TOKEN_INVALID", "TOKEN_EXPIRED"})
 
 
 class LinkRefused(Exception):
     """The controller does not let this node in; trying soon again is of no use."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
 
 
 def base_url(controller_url: str) -> str:
@@ -47,14 +54,15 @@ class Link:
     def __init__(
         self,
         url: str,
-        token: str,
+        credential: Credential,
         *,
         clock: Clock,
         inventory: Callable[[], channel.NodeRegister],
         receive: Callable[[str, object], None],
         registered: Callable[[channel.ControllerInfo], None],
+        trust: ssl.SSLContext | None = None,
     ) -> None:
-        self._url, self._token, self._clock = url, token, clock
+        self._url, self._credential, self._clock, self._trust = url, credential, clock, trust
         self._inventory, self._receive, self._registered = inventory, receive, registered
         self._sending = asyncio.Lock()
         self._session: _Session | None = None
@@ -63,7 +71,7 @@ class Link:
         """Connects, registers, waits for the end, and begins again; returns only by cancellation."""
         pauses = delays(_FIRST_DELAY, _LONGEST_DELAY)
         refused = delays(_LONGEST_DELAY, _LONGEST_DELAY)
-        async with aiohttp.ClientSession() as http:
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=self._trust or True)) as http:
             while True:
                 try:
                     if await self._attend(http):
@@ -72,11 +80,14 @@ class Link:
                     log.warning("the link to %s ended; next attempt in %.0f s", self._url, pause)
                 except LinkRefused as error:
                     pause = next(refused)
+                    if error.code in _TOKEN_REFUSALS:
+                        self._credential.refused()
                     log.warning("the controller refused this node: %s; next attempt in %.0f s", error, pause)
                 except (socketio.exceptions.SocketIOError, aiohttp.ClientError, TimeoutError, OSError) as error:
                     pause = next(pauses)
+                    cause = distrusted(error) or error
                     log.warning(
-                        "cannot reach the controller at %s: %s; next attempt in %.0f s", self._url, error, pause
+                        "cannot reach the controller at %s: %s; next attempt in %.0f s", self._url, cause, pause
                     )
                 await self._clock.sleep(pause)
 
@@ -84,7 +95,7 @@ class Link:
         """One connection from its beginning to its end; True when the node was registered on it."""
         session = _Session(self, http)
         try:
-            await session.connect(self._url, self._token)
+            await session.connect(self._url, self._credential.token)
             async with asyncio.timeout(_HANDSHAKE_SECONDS):
                 await session.first_of(session.welcomed)
                 await self._register(session)
@@ -121,10 +132,21 @@ class Link:
             session.welcomed.set()
         elif event == channel.REGISTER_ACK:
             self._accepted(session, body)
+        elif event == channel.TOKEN_RENEWED:
+            self._renewed(body)
         elif event == channel.ERROR:
-            log.warning("the controller could not read a message of this node", extra={"answer": body})
+            log.warning("the controller complains about this node", extra={"answer": body})
         else:
             self._receive(event, body)
+
+    def _renewed(self, body: object) -> None:
+        try:
+            renewed = channel.TokenRenewed.model_validate(channel.Envelope.model_validate(body).data)
+        except ValidationError as error:
+            log.warning("cannot read the controller's token.renewed: %s", error.error_count())
+            return
+        self._credential.renewed(renewed.token)
+        log.info("the token was renewed", extra={"expiresAt": iso(renewed.expires_at)})
 
     def _accepted(self, session: "_Session", body: object) -> None:
         try:
@@ -144,7 +166,7 @@ class _Session:
     def __init__(self, link: Link, http: aiohttp.ClientSession) -> None:
         self.epoch: int | None = None
         self.welcomed, self.accepted, self.ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        self._refusal: str | None = None
+        self._refusal: LinkRefused | None = None
         self._client = socketio.AsyncClient(reconnection=False, handle_sigint=False, http_session=http)
         self._client.on("connect_error", self._refused, namespace=channel.NAMESPACE)
         self._client.on("disconnect", self._disconnected, namespace=channel.NAMESPACE)
@@ -161,7 +183,7 @@ class _Session:
             )
         except socketio.exceptions.ConnectionError:
             if self._refusal is not None:
-                raise LinkRefused(self._refusal) from None
+                raise self._refusal from None
             raise
 
     async def first_of(self, event: asyncio.Event) -> None:
@@ -184,8 +206,8 @@ class _Session:
     def _refused(self, answer: object = None) -> None:
         data = answer.get("data") if isinstance(answer, dict) else None
         code = data.get("code") if isinstance(data, dict) else None
-        if code in _REFUSALS:
-            self._refusal = f"{code}: {data.get('message', '')}" if isinstance(data, dict) else str(code)
+        if isinstance(data, dict) and code in _REFUSALS:
+            self._refusal = LinkRefused(str(code), str(data.get("message", "")))
 
     def _disconnected(self, *_reason: object) -> None:
         self.ended.set()

@@ -74,10 +74,12 @@ def run_module(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="aiwm node", description="Runs this machine as a node of the controller.")
     parser.add_argument("--controller-url")
     parser.add_argument("--data-dir")
+    parser.add_argument("--tls-ca", help="file of authorities to trust besides the system's")
     parser.add_argument("--lifeline-fd", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
+    flags = {name: getattr(given, name) for name in ("controller_url", "data_dir", "tls_ca")}
     try:
-        settings = load_settings({"controller_url": given.controller_url, "data_dir": given.data_dir})
+        settings = load_settings(flags)
     except SettingsError as error:
         print(f"aiwm node: {error}", file=sys.stderr)
         return 2

@@ -163,9 +163,9 @@ def engine_for(framework: str, task_type: str) -> EngineName:
 
 
 def profile_for(resources: Resources, fleet: Fleet, org_id: str | None) -> HardwareProfile:
-    """The hardware profile when the user names none: the devices asked for, else whether the organization has any."""
+    """The hardware profile when the user names none: the devices asked for, else whether `org_id` can have any."""
     if resources.gpu_count is not None:
         count = resources.gpu_count
         return (HardwareProfile.CPU, HardwareProfile.GPU)[count] if count < 2 else HardwareProfile.MULTI_GPU
-    seen = (node for node in fleet.nodes.values() if node.org_id in (None, org_id))
-    return HardwareProfile.GPU if any(node.gpus for node in seen) else HardwareProfile.CPU
+    theirs = any(node.gpus for node in fleet.nodes.values() if node.org_id in (None, org_id))
+    return HardwareProfile.GPU if theirs else HardwareProfile.CPU

@@ -15,13 +15,15 @@ from aiwm.deployments.logs import Logs
 from aiwm.deployments.placement import Fleet
 from aiwm.deployments.records import Wish, replica_view
 from aiwm.deployments.service import DeploymentService
+from aiwm.http.audit import UNRECORDED
 from aiwm.http.conditional import check_version, if_match
 from aiwm.http.paging import Listing, listing, page_of, to_query
+from aiwm.kit.acting import acted_on
 from aiwm.models.records import ModelRecord
 from aiwm.models.service import ModelService
 from aiwm.nodes.service import NodeService
 from aiwm.protocol.errors import FieldError, Invalid, NotFound
-from aiwm.protocol.resources.base import Page
+from aiwm.protocol.resources.base import Owner, Page
 from aiwm.protocol.resources.deployments import (
     Deployment,
     DeploymentCreate,
@@ -56,7 +58,6 @@ def deployments_router(
     """`fleet()` is what placement sees now."""
     router = APIRouter(prefix="/deployments", tags=["deployments"])
     reader = guard.needs("deployments.read")
-    writer = guard.needs("deployments.write")
 
     def seen_by(who: Principal, deployment_id: str) -> Wish:
         wish = deployments.wish(deployment_id)
@@ -66,21 +67,28 @@ def deployments_router(
             )
         return wish
 
+    async def sees(who: Principal, deployment_id: str) -> Wish:
+        return seen_by(who, deployment_id)
+
+    writer = guard.needs("deployments.write", sees=sees)
+
     def changed_by(who: Principal, deployment_id: str) -> Wish:
         wish = seen_by(who, deployment_id)
         policy.check_changes(who, wish.owner.org_id)
+        acted_on(wish.id, wish.owner.org_id)
         return wish
 
-    async def checked(who: Principal, params: DeploymentCreate) -> ModelRecord:
-        """The model it names, where model and pinned node are there and the caller's to see."""
+    async def checked(who: Principal, params: DeploymentCreate) -> tuple[ModelRecord, Owner]:
+        """The model it names and whose it will be, where the model is the caller's to see and the node can take it."""
+        owner = policy.owner_for(who)
         model = await models.find(params.model_id)
-        if model is None or not policy.visible(who, model.owner.org_id):
+        if model is None or not policy.visible(who, model.owner.org_id, shareable=True):
             raise _unknown("modelId", params.model_id, "MODEL_NOT_FOUND")
         if params.node_id is not None:
             node = await nodes.find(params.node_id)
-            if node is None or not policy.visible(who, node.owner.org_id):
+            if node is None or node.owner.org_id not in (None, owner.org_id):
                 raise _unknown("nodeId", params.node_id, "NODE_NOT_FOUND")
-        return model
+        return model, owner
 
     @router.get("")
     async def list_deployments(
@@ -94,13 +102,13 @@ def deployments_router(
 
     @router.post("", status_code=201)
     async def create_deployment(who: Annotated[Principal, writer], params: DeploymentCreate) -> Deployment:
-        model = await checked(who, params)
-        return await deployments.create(params, model, await fleet(), owner=policy.owner_for(who), by=who.id)
+        model, owner = await checked(who, params)
+        return await deployments.create(params, model, await fleet(), owner=owner, by=who.id)
 
-    @router.post("/plan")
+    @router.post("/plan", dependencies=[UNRECORDED])
     async def plan_deployment(who: Annotated[Principal, writer], params: DeploymentCreate) -> DeploymentPlan:
-        model = await checked(who, params)
-        return deployments.plan(params, model, await fleet(), owner=policy.owner_for(who), by=who.id)
+        model, owner = await checked(who, params)
+        return deployments.plan(params, model, await fleet(), owner=owner, by=who.id)
 
     @router.get("/{deployment_id}")
     async def get_deployment(who: Annotated[Principal, reader], deployment_id: str) -> Deployment:

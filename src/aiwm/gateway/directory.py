@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from aiwm.access import policy
+from aiwm.access import policy, scopes
 from aiwm.access.principal import Principal
 from aiwm.deployments.book import Book
 from aiwm.deployments.records import READY, Wish
@@ -28,7 +28,7 @@ class Directory:
     def by_id(self, who: Principal, deployment_id: str) -> Wish:
         """The deployment of that id, if the caller may see it."""
         wish = self._book.wish(deployment_id)
-        if wish is None or not policy.visible(who, wish.owner.org_id):
+        if wish is None or not _usable(who, wish):
             raise NotFound(
                 f"cannot find deployment {deployment_id}: there is none of that id", code="DEPLOYMENT_NOT_FOUND"
             )
@@ -41,11 +41,11 @@ class Directory:
         """
         first, _, rest = path.partition("/")
         own = self._book.named(who.org_id, first)
-        if own is not None:
+        if own is not None and _usable(who, own):
             return own, rest
         second, _, further = rest.partition("/")
         other = self._book.named(first, second)
-        if other is not None and policy.visible(who, other.owner.org_id):
+        if other is not None and _usable(who, other):
             return other, further
         raise NotFound(
             f"cannot find model {first!r}: no deployment of that name is yours to use", code="MODEL_NOT_FOUND"
@@ -83,3 +83,8 @@ class Directory:
     def engine_name(wish: Wish) -> str:
         """The name under which the engine serves the deployment."""
         return served_name(wish.name)
+
+
+def _usable(who: Principal, wish: Wish) -> bool:
+    """Whether the caller sees it, and an API key's scopes reach to it."""
+    return policy.visible(who, wish.owner.org_id) and scopes.allow_deployment(who, wish.owner.org_id, wish.name)

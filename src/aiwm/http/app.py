@@ -11,12 +11,14 @@ from prometheus_client import CollectorRegistry
 
 from aiwm import __version__
 from aiwm.http import problems
+from aiwm.http.audit import Audited, Recorder
 from aiwm.http.body import BodyLimit
 from aiwm.http.docs import docs_router
 from aiwm.http.edge import CORRELATION_HEADER, Edge
 from aiwm.http.gate import API, Gate, check_default_deny
 from aiwm.http.health import Check, HttpMetrics, health_router
 from aiwm.http.idempotency import HEADER, Idempotency, IdempotencyKeys
+from aiwm.http.limits import Buckets, RateLimits
 from aiwm.kit.settings import Settings
 from aiwm.protocol.errors import Problem
 
@@ -48,6 +50,7 @@ def create_app(
     lifespan: Lifespan | None = None,
     root_routers: Sequence[APIRouter] = (),
     idempotency: IdempotencyKeys | None = None,
+    recorder: Recorder | None = None,
     registry: CollectorRegistry | None = None,
 ) -> FastAPI:
     """An application with `routers` under `/api/v1` and `root_routers` where they say themselves.
@@ -72,7 +75,12 @@ def create_app(
     problems.install(app)
     if idempotency is not None:
         app.add_middleware(Idempotency, keys=idempotency, gate=guard)
+    if recorder is not None:
+        app.add_middleware(Audited, recorder=recorder)
     app.add_middleware(BodyLimit)
+    app.add_middleware(
+        RateLimits, principals=Buckets(settings.rate_limit), addresses=Buckets(settings.rate_limit_address)
+    )
     app.add_middleware(
         CORSMiddleware,
         allow_origins=origins(settings),

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from aiwm.http.address import address_of
 from aiwm.http.paths import loggable
 from aiwm.http.problems import problem
+from aiwm.kit.acting import Act, acting
 from aiwm.kit.context import accept_correlation_id, correlated, correlation_id
 from aiwm.protocol.errors import AiwmError
 
@@ -36,7 +38,8 @@ class Edge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        with correlated(accept_correlation_id(Headers(scope=scope).get(CORRELATION_HEADER))):
+        offered = Headers(scope=scope).get(CORRELATION_HEADER)
+        with correlated(accept_correlation_id(offered)), acting(Act(address_of(scope))):
             await self._request(scope, receive, send)
 
     async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -65,6 +68,11 @@ class Edge:
 
 def _complete(headers: MutableHeaders) -> None:
     headers[CORRELATION_HEADER] = accept_correlation_id(correlation_id())
+    secure(headers)
+
+
+def secure(headers: MutableHeaders) -> None:
+    """Adds the security headers that an answer does not set itself."""
     for name, value in _HEADERS.items():
         headers.setdefault(name, value)
 

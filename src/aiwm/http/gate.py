@@ -48,21 +48,32 @@ def bearer(request: HTTPConnection) -> str | None:
     return token.strip() or None if scheme.lower() == "bearer" else None
 
 
+def declarations(app: FastAPI) -> dict[tuple[str, str], frozenset[str]]:
+    """What each route declares, by method and path: a permission, `signed in` or `public`."""
+    return {
+        (method, context.path or ""): _marks(getattr(context, "dependant", None))
+        for context in iter_route_contexts(app.routes)
+        for method in context.methods or ()
+    }
+
+
 def check_default_deny(app: FastAPI) -> None:
-    """Raises `RuntimeError` naming every route that declares neither a permission nor `PUBLIC`."""
+    """Raises `RuntimeError` naming every route that declares neither a permission nor `PUBLIC`.
+
+    Plain Starlette routes can declare nothing; there are some for the schema, and none may serve the API.
+    """
     undeclared = [
         f"{','.join(sorted(context.methods or ()))} {context.path}"
         for context in iter_route_contexts(app.routes)
-        if not _declared(getattr(context, "dependant", None), context.path or "")
+        if not _marks(dependant := getattr(context, "dependant", None))
+        and (dependant is not None or (context.path or "").startswith(API))
     ]
     if undeclared:
         raise RuntimeError(f"cannot start: no permission declared for {'; '.join(sorted(undeclared))}")
 
 
-def _declared(dependant: Dependant | None, path: str) -> bool:
-    """Plain Starlette routes declare nothing; there are some for the schema, and none may serve the API."""
-    return not path.startswith(API) if dependant is None else _marked(dependant)
-
-
-def _marked(dependant: Dependant) -> bool:
-    return hasattr(dependant.call, _MARK) or any(_marked(each) for each in dependant.dependencies)
+def _marks(dependant: Dependant | None) -> frozenset[str]:
+    if dependant is None:
+        return frozenset()
+    own = getattr(dependant.call, _MARK, None)
+    return frozenset({own} if own else ()).union(*(_marks(each) for each in dependant.dependencies))

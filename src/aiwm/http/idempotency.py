@@ -124,7 +124,9 @@ class Idempotency:
         _check(key)
         body = await read_body(receive, MAX_BODY_BYTES)
         record_id = _digest(who, scope["path"], key)
-        claim = await self._keys.claim(record_id, _digest(scope.get("query_string", b"").decode("latin-1"), body.hex()))
+        # With the key, which is nowhere stored: a body may hold a password, and its hash alone could be guessed at.
+        fingerprint = _digest(key, scope.get("query_string", b"").decode("latin-1"), body.hex())
+        claim = await self._keys.claim(record_id, fingerprint)
         if "status" in claim:
             await _again(claim)(scope, receive, send)
             return

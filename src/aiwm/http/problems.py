@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
+from aiwm.http.paths import loggable
 from aiwm.kit.context import accept_correlation_id, correlation_id
 from aiwm.protocol.errors import (
     AiwmError,
@@ -41,7 +42,7 @@ def problem(error: AiwmError, path: str) -> Response:
         title=error.title,
         status=error.status,
         detail=error.message,
-        instance=path,
+        instance=loggable(path),
         code=error.code,
         correlation_id=accept_correlation_id(correlation_id()),
         errors=error.fields if isinstance(error, Invalid) else [],

@@ -9,7 +9,11 @@ from typing import Any
 
 import uvicorn
 
-from aiwm.kit.settings import SettingsError
+from aiwm.http.protocol import BoundedHttp
+from aiwm.http.tls import Certificate
+from aiwm.kit.settings import Settings, SettingsError
+
+log = logging.getLogger(__name__)
 
 _GRACE_SECONDS = 4
 _BACKLOG = 2048
@@ -31,7 +35,8 @@ def _worth_a_line(record: logging.LogRecord) -> bool:
 def bind(host: str, port: int) -> socket.socket:
     """A listening socket; `SettingsError` in one line when the address is taken or not ours (0: any free port)."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # Said in full: asyncio turns Nagle off only where the protocol is TCP by name, and answers would wait 40 ms.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
@@ -46,9 +51,15 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 async def serve(
-    asgi_app: Any, *, host: str, port: int, stop: asyncio.Event, listener: socket.socket | None = None
+    asgi_app: Any,
+    *,
+    host: str,
+    port: int,
+    stop: asyncio.Event,
+    listener: socket.socket | None = None,
+    tls: Certificate | None = None,
 ) -> None:
-    """Serves until `stop` is set, then lets requests end for up to four seconds.
+    """Serves until `stop` is set, then lets requests end for up to four seconds; over TLS with a certificate.
 
     `listener` is a socket from `bind`, where the caller needs to know the port first. `SettingsError` for an address
     that cannot be had.
@@ -63,7 +74,9 @@ async def serve(
         timeout_graceful_shutdown=_GRACE_SECONDS,
         timeout_keep_alive=75,
         lifespan="on",
+        http=BoundedHttp,
         ws="websockets-sansio",
+        ssl_context_factory=None if tls is None else lambda *_: tls.context,
     )
     server = _Server(config)
 
@@ -71,9 +84,21 @@ async def serve(
         await stop.wait()
         server.should_exit = True
 
-    watching = asyncio.create_task(watch(), name="stop watch")
+    watching = [asyncio.create_task(watch(), name="stop watch")]
+    if tls is not None:
+        watching.append(asyncio.create_task(tls.keep_fresh(), name="certificate watch"))
     try:
         await server.serve(sockets=[listener])
     finally:
-        watching.cancel()
+        for task in watching:
+            task.cancel()
         listener.close()
+
+
+def warn_plain(settings: Settings) -> None:
+    """One line when passwords and tokens travel unencrypted beyond this machine."""
+    if settings.plain_abroad:
+        log.warning(
+            "plain HTTP on %s: passwords and tokens can be read on the way; set AIWM_TLS_CERT and AIWM_TLS_KEY",
+            settings.host,
+        )

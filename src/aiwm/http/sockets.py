@@ -9,10 +9,16 @@ import engineio
 import socketio
 from fastapi import FastAPI
 from socketio.exceptions import ConnectionRefusedError as Refused
-from starlette.types import Receive, Scope, Send
+from starlette.datastructures import MutableHeaders
+from starlette.types import Message, Receive, Scope, Send
 
+from aiwm.http.address import address_in
 from aiwm.http.app import origins
+from aiwm.http.audit import Deed, Recorder
+from aiwm.http.edge import secure
+from aiwm.kit.acting import Act, acting, current_act
 from aiwm.kit.settings import Settings
+from aiwm.protocol.audit import AuditTarget, Outcome
 from aiwm.protocol.errors import AiwmError
 from aiwm.protocol.notifications import Refusal
 
@@ -43,21 +49,58 @@ class _Engine(engineio.AsyncServer):  # type: ignore[misc]
 
 
 class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
-    """A handler that fails answers its client `{ok: false, code, message}`; a bug is logged, and tells nothing."""
+    """A handler that fails answers its client `{ok: false, code, message}`; a bug is logged, and tells nothing.
+
+    Connects, good and refused, go on record with `recorder`, where there is one.
+    """
+
+    recorder: Recorder | None = None
 
     def _engineio_server_class(self) -> type[_Engine]:
         return _Engine
 
     async def _handle_connect(self, eio_sid: str, namespace: str | None, data: object) -> None:
-        """Nothing may be emitted before a connect was accepted; a namespace that has `accepted(sid)` is told when."""
-        await super()._handle_connect(eio_sid, namespace, data)
-        name = namespace or "/"
-        sid = self.manager.sid_from_eio_sid(eio_sid, name)
-        accepted = getattr(self.namespace_handlers.get(name), "accepted", None)
-        if accepted is not None and sid is not None and self.manager.is_connected(sid, name):
-            await accepted(sid)
+        """Nothing may be emitted before a connect was accepted; a namespace that has `accepted(sid)` is told when.
+
+        A connect that cannot be put on record is ended again, and so is tried again; a refusal stands anyway.
+        """
+        with acting(Act(address_in(self.environ.get(eio_sid, {})))):
+            await super()._handle_connect(eio_sid, namespace, data)
+            name = namespace or "/"
+            sid = self.manager.sid_from_eio_sid(eio_sid, name)
+            if sid is None or not self.manager.is_connected(sid, name):
+                return
+            if not await self._on_record(name, "ok"):
+                await self.disconnect(sid, namespace=name)
+                return
+            accepted = getattr(self.namespace_handlers.get(name), "accepted", None)
+            if accepted is not None and self.manager.is_connected(sid, name):
+                await accepted(sid)
 
     async def _trigger_event(self, event: str, namespace: str, *args: Any) -> Any:
+        if event != "connect":
+            return await self._answered(event, namespace, *args)
+        try:
+            return await self._answered(event, namespace, *args)
+        except Refused as refusal:
+            await self._on_record(namespace, "denied", str(refusal.error_args.get("message")))
+            raise
+
+    async def _on_record(self, namespace: str, outcome: Outcome, code: str | None = None) -> bool:
+        """Whether it is kept, which it is for nothing where no recorder is."""
+        act = current_act()
+        if self.recorder is None or act is None:
+            return True
+        target = AuditTarget(kind=namespace.strip("/"), id=act.actor.id if act.actor else None)
+        action = f"{namespace.strip('/').replace('/', '.')}.connect"
+        try:
+            await self.recorder.record(Deed("signin", action, target, outcome, code=code), act)
+        except AiwmError as error:
+            log.error("cannot put on record", extra={"action": action, "code": error.code})  # noqa: TRY400
+            return False
+        return True
+
+    async def _answered(self, event: str, namespace: str, *args: Any) -> Any:
         try:
             return await super()._trigger_event(event, namespace, *args)
         except AiwmError as error:
@@ -75,6 +118,16 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
 
 
 class _Mounted(socketio.ASGIApp):  # type: ignore[misc]
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def secured(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(raw=list(message.get("headers", ())))
+                secure(headers)
+                message = {**message, "headers": headers.raw}
+            await send(message)
+
+        await super().__call__(scope, receive, secured if scope["type"] == "http" else send)
+
     async def lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().lifespan(scope, receive, send)
@@ -82,9 +135,11 @@ class _Mounted(socketio.ASGIApp):  # type: ignore[misc]
             await self.engineio_server.shutdown()
 
 
-def socket_server(*, settings: Settings, ping_interval: float, ping_timeout: float) -> SocketServer:
+def socket_server(
+    *, settings: Settings, ping_interval: float, ping_timeout: float, recorder: Recorder | None = None
+) -> SocketServer:
     """A server without namespaces; seconds. Browsers may come from the origins of the settings, others send none."""
-    return SocketServer(
+    server = SocketServer(
         async_mode="asgi",
         cors_allowed_origins=origins(settings),
         ping_interval=ping_interval,
@@ -94,6 +149,8 @@ def socket_server(*, settings: Settings, ping_interval: float, ping_timeout: flo
         logger=_quiet("socketio"),
         engineio_logger=_quiet("engineio"),
     )
+    server.recorder = recorder
+    return server
 
 
 def _quiet(library: str) -> logging.Logger:

@@ -4,6 +4,8 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
+from aiwm.infra.jwks import ExternalTokens, open_external
+from aiwm.infra.key_ring import open_keys
 from aiwm.infra.objects.open import open_objects
 from aiwm.infra.objects.port import Objects
 from aiwm.infra.objects.tickets import BlobTickets
@@ -13,7 +15,7 @@ from aiwm.infra.store.open import open_store
 from aiwm.infra.store.port import Store
 from aiwm.infra.tokens import Tokens
 from aiwm.kit.clock import Clock, SystemClock
-from aiwm.kit.settings import Settings, SettingsError, key_ring
+from aiwm.kit.settings import Settings, SettingsError
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,7 @@ class Infra:
     objects: Objects
     tickets: BlobTickets
     tokens: Tokens
+    external: ExternalTokens | None = None
 
 
 @asynccontextmanager
@@ -35,8 +38,9 @@ async def open_infra(settings: Settings) -> AsyncIterator[Infra]:
     for name in ("store_url", "redis_url", "objects_url"):
         if not getattr(settings, name):
             raise SettingsError(f"AIWM_{name.upper()} is not set; separate processes take only what settings name")
-    keys = key_ring(settings.jwt_secret, "AIWM_JWT_SECRET")
     clock = SystemClock()
+    keys = open_keys(settings.jwt_secret, settings.jwt_secret_file, clock)
+    external, tickets = open_external(settings, clock), BlobTickets(keys, clock)
     async with AsyncExitStack() as stack:
         store = await open_store(settings.store_url)
         stack.push_async_callback(store.close)
@@ -47,7 +51,7 @@ async def open_infra(settings: Settings) -> AsyncIterator[Infra]:
             access_key=settings.s3_access_key,
             secret_key=settings.s3_secret_key,
             public_base=settings.own_url,
-            secret=keys[0],
+            tickets=tickets,
         )
         stack.push_async_callback(objects.close)
-        yield Infra(settings, clock, store, queues, objects, BlobTickets(keys, clock), Tokens(keys, clock))
+        yield Infra(settings, clock, store, queues, objects, tickets, Tokens(keys, clock), external)

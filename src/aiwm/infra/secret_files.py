@@ -24,10 +24,15 @@ def made_once(path: Path, make: Callable[[], str] = _random_key) -> str:
     return made
 
 
-def write_private(path: Path, content: str) -> None:
-    """Replaces `path` by `content`, 0600; a reader sees the old or the new, also after a power loss."""
+def write_private(path: Path, content: str, *, owner: tuple[int, int] | None = None) -> None:
+    """Replaces `path` by `content`, 0600; a reader sees the old or the new, also after a power loss.
+
+    `owner` (user and group) is whom the file is to belong to when root writes it for another.
+    """
     draft = path.with_name(f"{path.name}.new")
     with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        if owner is not None and os.geteuid() == 0:
+            os.fchown(file.fileno(), *owner)
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

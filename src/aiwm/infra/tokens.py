@@ -4,7 +4,6 @@ The kind is the token's audience, so a node's token never stands in for a user's
 and never opens a door. Tokens are JWTs, HS256 only; what a token says about algorithm or keys is never believed.
 """
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import OctKey
 from joserfc.jws import extract_compact
 
+from aiwm.infra.key_ring import FixedKeys, key_id
 from aiwm.kit.clock import Clock
 from aiwm.kit.ids import new_id
 from aiwm.protocol.errors import Unauthenticated
@@ -34,17 +34,31 @@ class Claims:
 
     kind: PrincipalKind
     subject: str
+    issued_at: datetime
     expires_at: datetime
     values: Mapping[str, object] = field(default_factory=dict)
 
 
 class Tokens:
-    """Issues with the first of `keys`, verifies with all of them."""
+    """Issues with the first of `keys`, verifies with all of them; a ring may change meanwhile."""
 
-    def __init__(self, keys: tuple[bytes, ...], clock: Clock) -> None:
-        self._keys = {_key_id(key): OctKey.import_key(key) for key in keys}
-        self._signing = _key_id(keys[0])
+    def __init__(self, keys: tuple[bytes, ...] | FixedKeys, clock: Clock) -> None:
+        self._ring = keys if isinstance(keys, FixedKeys) else FixedKeys(keys)
         self._clock = clock
+        self._seen: tuple[bytes, ...] = ()
+        self._keys: dict[str, OctKey] = {}
+
+    def _current(self, *, now: bool = False) -> dict[str, OctKey]:
+        """The ring's keys by id, the signing one first."""
+        keys = self._ring.current(now=now)
+        if keys is not self._seen:
+            self._keys = {key_id(key): OctKey.import_key(key) for key in keys}
+            self._seen = keys
+        return self._keys
+
+    def _verifying(self, name: str) -> OctKey | None:
+        """The key of that id. One we do not know yet may be what another process signs with since a moment ago."""
+        return self._current().get(name) or self._current(now=True).get(name)
 
     def issue(
         self,
@@ -54,21 +68,26 @@ class Tokens:
         expires_in: int,
         values: Mapping[str, object] = {},
         use: Use = "access",
+        at: datetime | None = None,
     ) -> tuple[str, datetime]:
-        """A token for `expires_in` seconds, and when it ends (whole seconds)."""
-        now = int(self._clock.now().timestamp())
+        """A token for `expires_in` seconds from `at` (now, if not given), and when it ends (whole seconds).
+
+        Its `iat` has milliseconds, so that what was issued just before a revocation is told from what came after.
+        """
+        issued_at = (at or self._clock.now()).timestamp()
+        now = int(issued_at)
         claims = {
             "iss": _ISSUER,
             "aud": _audience(kind),
             "sub": subject,
-            "iat": now,
+            "iat": issued_at,
             "exp": now + expires_in,
             "jti": new_id("token"),
             "use": use,
             "values": dict(values),
         }
-        header = {"alg": _ALGORITHM, "kid": self._signing}
-        token = jwt.encode(header, claims, self._keys[self._signing], algorithms=[_ALGORITHM])
+        signing, key = next(iter(self._current().items()))
+        token = jwt.encode({"alg": _ALGORITHM, "kid": signing}, claims, key, algorithms=[_ALGORITHM])
         return token, datetime.fromtimestamp(now + expires_in, UTC)
 
     def verify(self, token: str | None, *kinds: PrincipalKind) -> Claims:
@@ -90,33 +109,37 @@ class Tokens:
         audiences = {_audience(kind): kind for kind in kinds}
         kind = audiences.get(str(claims.get("aud")))
         subject, expires, values = claims.get("sub"), claims.get("exp"), claims.get("values")
+        issued = claims.get("iat", 0)
         if kind is None or claims.get("use") != use or claims.get("iss") != _ISSUER:
             raise _invalid("it is of another kind than is asked for here")
         if not isinstance(subject, str) or not isinstance(expires, int) or not isinstance(values, dict):
             raise _invalid("it lacks claims")
+        if not isinstance(issued, int | float):
+            raise _invalid("it lacks claims")
         if self._clock.now().timestamp() >= expires:
             raise Unauthenticated("cannot let you in: the token has expired; sign in again", code="TOKEN_EXPIRED")
-        return Claims(kind, subject, datetime.fromtimestamp(expires, UTC), values)
+        return Claims(kind, subject, _moment(issued), _moment(expires), values)
 
     def _signed_claims(self, token: str) -> dict[str, object]:
         if len(token) > _MAX_LENGTH:
             raise _invalid("it is too long")
         try:
             header = extract_compact(token.encode()).protected
-            key_id = header.get("kid")
-            if not set(header) <= _HEADER_FIELDS or not isinstance(key_id, str) or key_id not in self._keys:
+            name = header.get("kid")
+            key = self._verifying(name) if isinstance(name, str) else None
+            if not set(header) <= _HEADER_FIELDS or key is None:
                 raise _invalid("it was not signed here")
-            return dict(jwt.decode(token, self._keys[key_id], algorithms=[_ALGORITHM]).claims)
+            return dict(jwt.decode(token, key, algorithms=[_ALGORITHM]).claims)
         except (JoseError, ValueError, TypeError) as error:
             raise _invalid("it cannot be read") from error
 
 
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
 def _audience(kind: PrincipalKind) -> str:
     return f"aiwm:{kind.value}"
-
-
-def _key_id(key: bytes) -> str:
-    return hashlib.sha256(key).hexdigest()[:16]
 
 
 def _invalid(cause: str) -> Unauthenticated:

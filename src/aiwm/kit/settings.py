@@ -9,12 +9,14 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 _IGNORED = re.compile(r"AIWM_(TEST|BUILD)_")
 _INJECTED = re.compile(r"AIWM_\w*_(SERVICE|PORT)(_\w+)?")
+_FILES = ("tls_cert", "tls_key", "tls_ca")
 MIN_SECRET_BYTES = 32
 
 
@@ -23,12 +25,18 @@ class SettingsError(Exception):
 
 
 def _setting(
-    default: object, about: str, *, secret: bool = False, variable: str | None = None, aliases: tuple[str, ...] = ()
+    default: object,
+    about: str,
+    *,
+    secret: bool = False,
+    variable: str | None = None,
+    aliases: tuple[str, ...] = (),
+    derived: bool = False,
 ) -> Any:
     return field(
         default=default,
         repr=not secret,
-        metadata={"about": about, "secret": secret, "variable": variable, "aliases": aliases},
+        metadata={"about": about, "secret": secret, "variable": variable, "aliases": aliases, "derived": derived},
     )
 
 
@@ -47,8 +55,18 @@ class Settings:
     noti_port: int = _setting(3002, "port of NOTI")
     public_url: str = _setting("", "what clients and nodes are told; from host and port when empty")
     jwt_secret: str = _setting("", "signs tokens; several lines are a key ring", secret=True)
+    jwt_secret_file: str = _setting("", "the file that jwt_secret came from; read again when it changes", derived=True)
+    jwks_url: str = _setting("", "where an external IAM publishes its keys; with jwt_issuer and jwt_audience")
+    jwt_issuer: str = _setting("", "the external IAM's issuer (iss)")
+    jwt_audience: str = _setting("", "what its tokens for us name as audience (aud)")
     encryption_key: str = _setting("", "seals stored secrets; same form", secret=True)
+    tls_cert: str = _setting("", "file of the certificate, PEM with its chain: serve HTTPS and WSS with it")
+    tls_key: str = _setting("", "file of its key, PEM without a passphrase")
+    tls_ca: str = _setting("", "file of authorities that clients and nodes trust besides the system's, PEM")
     allowed_origins: str = _setting("", "browser origins for REST and sockets, comma-separated")
+    allowed_addresses: str = _setting("", "private networks that URLs of users may name: CIDRs, comma-separated")
+    rate_limit: int = _setting(300, "requests a second for each principal, five times as many at once; 0: no limit")
+    rate_limit_address: int = _setting(600, "the same for each address")
     admin_password: str = _setting("", "password of the first user, admin", secret=True)
     controller_url: str = _setting("", "where the node daemon dials")
     node_token: str = _setting("", "the node daemon's token", secret=True, aliases=("NODE_TOKEN",))
@@ -62,17 +80,39 @@ class Settings:
     def own_url(self) -> str:
         """The controller's public URL, without a trailing slash."""
         host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104 - compared, not bound
-        return (self.public_url or f"http://{host}:{self.port}").rstrip("/")
+        return (self.public_url or f"{self.scheme}://{host}:{self.port}").rstrip("/")
+
+    @property
+    def scheme(self) -> str:
+        """What controller and NOTI speak."""
+        return "https" if self.tls_cert else "http"
+
+    @property
+    def plain_abroad(self) -> bool:
+        """Whether tokens and passwords travel unencrypted beyond this machine."""
+        return not self.tls_cert and self.host != "localhost" and not _is_loopback(self.host)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _variable(name: str, given: str | None) -> str:
     return given or f"AIWM_{name.upper()}"
 
 
+def settable() -> list["Field[Any]"]:
+    """The settings somebody can give; the others follow from these."""
+    return [each for each in fields(Settings) if not each.metadata["derived"]]
+
+
 def variables() -> dict[str, str]:
     """Every variable's name and the field it sets, aliases and `_FILE` forms of secrets included."""
     known: dict[str, str] = {}
-    for each in fields(Settings):
+    for each in settable():
         names = (_variable(each.name, each.metadata["variable"]), *each.metadata["aliases"])
         for variable in names:
             known[variable] = each.name
@@ -109,7 +149,7 @@ def _from_file(config: Path | None) -> dict[str, object]:
         values = tomllib.loads(path.read_text())
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"cannot read the settings file {path}: {error}") from error
-    names = [each.name for each in fields(Settings)]
+    names = [each.name for each in settable()]
     for key in values:
         if key not in names:
             raise SettingsError(f"unknown key {key!r} in {path}{_nearest(key, names)}")
@@ -122,7 +162,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, object]:
     for variable, value in environment.items():
         if variable in known:
             if value:
-                values[known[variable]] = _read_secret(variable, value) if variable.endswith("_FILE") else value
+                values.update(_given(known[variable], variable, value))
         elif variable.startswith("AIWM_") and not _IGNORED.match(variable) and not _INJECTED.fullmatch(variable):
             raise SettingsError(f"unknown setting {variable}{_nearest(variable, list(known))}")
     return values
@@ -146,13 +186,26 @@ def _read_secret(variable: str, path: str) -> str:
         raise SettingsError(f"cannot read the file that {variable} names: {error}") from error
 
 
+def _given(name: str, variable: str, value: str) -> dict[str, object]:
+    """What one variable sets: of the key ring also where it came from, as that is read again when it changes."""
+    is_file = variable.endswith("_FILE")
+    given: dict[str, object] = {name: _read_secret(variable, value) if is_file else value}
+    if name == "jwt_secret":
+        given["jwt_secret_file"] = str(Path(value).absolute()) if is_file else ""
+    return given
+
+
 def _typed(values: Mapping[str, object]) -> dict[str, object]:
     typed: dict[str, object] = {}
     for name, value in values.items():
         if name in ("port", "noti_port"):
             typed[name] = _port(name, value)
+        elif name in ("rate_limit", "rate_limit_address"):
+            typed[name] = _count(name, value)
         elif name == "data_dir":
             typed[name] = Path(str(value)).expanduser().absolute()
+        elif name in _FILES:
+            typed[name] = str(Path(str(value)).expanduser().absolute()) if value else ""
         elif isinstance(value, str):
             typed[name] = value
         else:
@@ -172,7 +225,16 @@ def _port(name: str, value: object) -> int:
     return port
 
 
+def _count(name: str, value: object) -> int:
+    text = str(value)
+    if not (text.isascii() and text.isdigit() and len(text) <= 9):
+        raise SettingsError(f"the setting {name} must be a whole number from 0, not {value!r}")
+    return int(text)
+
+
 def _check_choice(values: Mapping[str, object]) -> None:
+    if bool(values.get("tls_cert")) is not bool(values.get("tls_key")):
+        raise SettingsError("AIWM_TLS_CERT and AIWM_TLS_KEY go together: set both or none")
     level = values.get("log_level", "INFO")
     if level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
         raise SettingsError(f"the setting log_level must be DEBUG, INFO, WARNING or ERROR, not {level!r}")
@@ -183,6 +245,7 @@ def _check_choice(values: Mapping[str, object]) -> None:
         "public_url": ("http:", "https:"),
         "controller_url": ("http:", "https:", "ws:", "wss:"),
         "hf_endpoint": ("http:", "https:"),
+        "jwks_url": ("http:", "https:"),
     }
     for name, allowed in schemes.items():
         value = str(values.get(name, ""))

@@ -11,6 +11,7 @@ from aiwm.access.principal import Principal
 from aiwm.access.scope import scope
 from aiwm.http.conditional import check_version, if_match
 from aiwm.http.paging import Listing, listing, page_of, to_query
+from aiwm.kit.acting import acted_on
 from aiwm.models.records import ModelRecord
 from aiwm.models.service import ModelService
 from aiwm.models.uploads import UploadService
@@ -43,30 +44,32 @@ def models_router(models: ModelService, uploads: UploadService, guard: Guard, in
     """`in_use(model_id)` says whether a deployment still wants the model."""
     router = APIRouter(prefix="/models", tags=["models"])
     reader = guard.needs("models.read")
-    writer = guard.needs("models.write")
 
     async def seen_by(who: Principal, model_id: str) -> ModelRecord:
         record = await models.record(model_id)
-        if not policy.visible(who, record.owner.org_id):
+        if not policy.visible(who, record.owner.org_id, shareable=True):
             raise NotFound(f"cannot find model {model_id}: there is none of that id", code="MODEL_NOT_FOUND")
         return record
+
+    writer = guard.needs("models.write", sees=seen_by)
 
     async def changed_by(who: Principal, model_id: str) -> ModelRecord:
         record = await seen_by(who, model_id)
         policy.check_changes(who, record.owner.org_id)
+        acted_on(record.id, record.owner.org_id)
         return record
 
     @router.get("")
     async def list_models(who: Annotated[Principal, reader], what: Annotated[Listing, Depends(listing)]) -> Page[Model]:
         status, plain = what.without("downloadStatus")
-        within = (*scope(who), *await models.with_status(status))
+        within = (*scope(who, shareable=True), *await models.with_status(status))
         query = to_query(plain, filterable=_FILTERS, sortable=_SORTS, search=_SEARCH, scope=within)
         views, total = await models.page(query)
         return page_of(views, what, total)
 
     @router.post("", status_code=201)
     async def create_model(who: Annotated[Principal, writer], params: ModelCreate) -> Model:
-        return await models.create(params, owner=policy.owner_for(who), by=who.id)
+        return await models.create(params, owner=policy.owner_for(who, shared=params.shared), by=who.id)
 
     @router.get("/{model_id}")
     async def get_model(who: Annotated[Principal, reader], model_id: str) -> Model:

@@ -6,14 +6,17 @@ alone: its identity is its connection's, whatever a message says.
 
 import logging
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from typing import Any, Protocol
 
 import socketio
 from pydantic import ValidationError
 
 from aiwm import __version__
+from aiwm.access.watch import look_again
 from aiwm.http.sockets import refuse
-from aiwm.kit.clock import Clock
+from aiwm.kit.acting import Actor, acted_by
+from aiwm.kit.clock import Clock, iso
 from aiwm.kit.context import accept_correlation_id, correlated
 from aiwm.kit.machine import machine_mark
 from aiwm.nodes import rules
@@ -21,6 +24,7 @@ from aiwm.nodes.commands import Commands
 from aiwm.nodes.presence import Presence, Session
 from aiwm.nodes.records import NodeRecord
 from aiwm.nodes.service import NodeService
+from aiwm.nodes.tenure import Tenure, check, renewal_due
 from aiwm.protocol import node_channel as wire
 from aiwm.protocol.base import Wire
 from aiwm.protocol.errors import AiwmError
@@ -55,6 +59,7 @@ class NodeChannel(socketio.AsyncNamespace):  # type: ignore[misc]
         super().__init__(wire.NAMESPACE)
         self._nodes, self._presence, self._clock, self._controller_id = nodes, presence, clock, controller_id
         self._records: dict[str, NodeRecord] = {}
+        self._held: dict[str, Tenure] = {}
         self._listener: Listener | None = None
         self._closing = False
         self.commands = Commands(presence, clock, self._send)
@@ -77,22 +82,59 @@ class NodeChannel(socketio.AsyncNamespace):  # type: ignore[misc]
         self._closing = True
 
     async def close_node(self, node_id: str) -> None:
-        """Ends a node's connection; whether it may return is for its token to say."""
-        session = self._presence.of(node_id)
-        if session is not None:
-            await self.disconnect(session.sid)
+        """Ends a node's connection at once where it may no longer be there."""
+        await self._look({sid: node for sid, node in self._records.items() if node.id == node_id})
+
+    async def watch(self) -> None:
+        """Looks after open connections for ever."""
+        await look_again(self.look, self._clock)
+
+    async def look(self) -> None:
+        """Ends the connections that may no longer be there; nodes whose token ends soon are given another."""
+        await self._look(dict(self._records))
+
+    async def _look(self, connected: dict[str, NodeRecord]) -> None:
+        if not connected:
+            return
+        # A token renewed below counts as issued before this look: a revocation that comes between refuses it.
+        now = self._clock.now()
+        current = await self._nodes.again(connected.values())
+        for sid, known in connected.items():
+            if self._records.get(sid) is not known:
+                continue
+            try:
+                node = check(current.get(known.id), self._held[sid], now=now)
+            except AiwmError as error:
+                await self._end(sid, known, error)
+                continue
+            self._records[sid] = node
+            if renewal_due(self._held[sid], now=now):
+                await self._renew(sid, node, now)
+
+    async def _end(self, sid: str, node: NodeRecord, error: AiwmError) -> None:
+        log.warning("node disconnected", extra={"nodeId": node.id, "code": error.code})
+        data = wire.ChannelError.model_validate({"code": error.code, "message": error.message})
+        await self._send(wire.ERROR, wire.envelope(wire.ERROR, data, now=self._clock.now()), sid)
+        await self.disconnect(sid)
+
+    async def _renew(self, sid: str, node: NodeRecord, now: datetime) -> None:
+        token, self._held[sid] = self._nodes.renewed(node, self._held[sid], now=now)
+        data = wire.TokenRenewed(token=token.token, expires_at=token.expires_at)
+        await self._send(wire.TOKEN_RENEWED, wire.envelope(wire.TOKEN_RENEWED, data, now=self._clock.now()), sid)
+        log.info("token renewed", extra={"nodeId": node.id, "expiresAt": iso(token.expires_at)})
 
     async def _send(self, event: str, message: dict[str, object], sid: str) -> None:
         await self.emit(event, message, to=sid)
 
     async def on_connect(self, sid: str, environ: dict[str, Any], auth: object) -> None:
         try:
-            node = await self._nodes.authenticate(_token(environ, auth))
+            node, held = await self._nodes.authenticate(_token(environ, auth))
         except AiwmError as error:
             log.warning("node refused", extra={"code": error.code})
             refuse(error)
+        acted_by(Actor("node", node.id, node.name, node.owner.org_id))
         seen = await self._nodes.connected(node.id)
-        self._records[sid] = node
+        self._records[sid], self._held[sid] = node, held
         older = self._presence.opened(Session(node.id, sid, seen.epoch))
         if older is not None:
             self.commands.lost(older)
@@ -109,7 +151,7 @@ class NodeChannel(socketio.AsyncNamespace):  # type: ignore[misc]
             await self.disconnect(older.sid)
 
     async def on_disconnect(self, sid: str, reason: str = "") -> None:
-        node = self._records.pop(sid, None)
+        node, _ = self._records.pop(sid, None), self._held.pop(sid, None)
         session = self._presence.closed(sid)
         if node is None or session is None or self._closing:
             return

@@ -18,13 +18,14 @@ OBSERVATIONS = "nodeObservations"
 
 
 class NodeRecord(OwnedRecord):
-    """The wish: written by users alone."""
+    """The wish: written by users alone. Tokens issued until `tokens_from` open nothing."""
 
     name: str
     role: list[NodeRole]
     labels: dict[str, str] = {}
     maintenance: bool = False
     schedulable: bool = True
+    tokens_from: Timestamp | None = None
 
 
 class NodeObservation(TellingRecord):

@@ -12,6 +12,7 @@ from aiwm.access.scope import scope
 from aiwm.http.conditional import check_version, if_match
 from aiwm.http.idempotency import ANSWERS_SECRET
 from aiwm.http.paging import Listing, listing, page_of, to_query
+from aiwm.kit.acting import acted_on
 from aiwm.nodes.records import NodeRecord
 from aiwm.nodes.service import NodeService
 from aiwm.protocol.errors import Conflict, NotFound
@@ -26,33 +27,35 @@ _SEARCH = ("name", "id")
 def nodes_router(
     nodes: NodeService, guard: Guard, disconnect: Callable[[str], Awaitable[None]], in_use: Callable[[str], bool]
 ) -> APIRouter:
-    """`disconnect(node_id)` ends a node's open connection; `in_use(node_id)` says whether replicas are on it."""
+    """`disconnect(node_id)` ends a connection that may no longer be; `in_use(node_id)`: whether replicas are on it."""
     router = APIRouter(prefix="/nodes", tags=["nodes"])
     reader = guard.needs("nodes.read")
-    writer = guard.needs("nodes.write")
 
     async def seen_by(who: Principal, node_id: str) -> NodeRecord:
         record = await nodes.record(node_id)
-        if not policy.visible(who, record.owner.org_id):
+        if not policy.visible(who, record.owner.org_id, shareable=True):
             raise NotFound(f"cannot find node {node_id}: there is none of that id", code="NODE_NOT_FOUND")
         return record
+
+    writer = guard.needs("nodes.write", sees=seen_by)
 
     async def changed_by(who: Principal, node_id: str) -> NodeRecord:
         record = await seen_by(who, node_id)
         policy.check_changes(who, record.owner.org_id)
+        acted_on(record.id, record.owner.org_id)
         return record
 
     @router.get("")
     async def list_nodes(who: Annotated[Principal, reader], what: Annotated[Listing, Depends(listing)]) -> Page[Node]:
         status, plain = what.without("status")
-        within = (*scope(who), *await nodes.with_status(status))
+        within = (*scope(who, shareable=True), *await nodes.with_status(status))
         query = to_query(plain, filterable=_FILTERS, sortable=_SORTS, search=_SEARCH, scope=within)
         views, total = await nodes.page(query)
         return page_of(views, what, total)
 
     @router.post("", status_code=201)
     async def create_node(who: Annotated[Principal, writer], params: NodeCreate) -> Node:
-        return await nodes.create(params, owner=policy.owner_for(who), by=who.id)
+        return await nodes.create(params, owner=policy.owner_for(who, shared=params.shared), by=who.id)
 
     @router.get("/{node_id}")
     async def get_node(who: Annotated[Principal, reader], node_id: str) -> Node:
@@ -84,6 +87,13 @@ def nodes_router(
     @router.post("/{node_id}/token", dependencies=[ANSWERS_SECRET])
     async def node_token(who: Annotated[Principal, writer], node_id: str, params: NodeTokenRequest) -> NodeToken:
         return nodes.token(await changed_by(who, node_id), params.expires_in)
+
+    @router.post("/{node_id}/revoke")
+    async def revoke(who: Annotated[Principal, writer], node_id: str) -> Node:
+        """Ends the node's connection; the tokens it was given until now open nothing any more."""
+        node = await nodes.revoke(await changed_by(who, node_id), by=who.id)
+        await disconnect(node_id)
+        return node
 
     @router.post("/{node_id}/cordon")
     async def cordon(who: Annotated[Principal, writer], node_id: str) -> Node:

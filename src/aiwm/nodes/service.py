@@ -1,17 +1,18 @@
 """Nodes as records: what users may do with them, and how what a node reports is kept."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 
 from aiwm.infra.store.port import Condition, Index, Query, Store, Where
 from aiwm.infra.store.records import Records, changed_by_user, new_base, soft_deleted
 from aiwm.infra.tokens import Tokens
-from aiwm.kit.clock import Clock, iso
+from aiwm.kit.clock import Clock, iso, seconds_between
 from aiwm.kit.context import correlation_id
 from aiwm.kit.wake import Wake
 from aiwm.nodes import rules
 from aiwm.nodes.records import NODES, OBSERVATIONS, NodeObservation, NodeRecord, node_view
-from aiwm.protocol.errors import Conflict, NotFound, Unauthenticated
+from aiwm.nodes.tenure import Tenure, check
+from aiwm.protocol.errors import Conflict, NotFound
 from aiwm.protocol.node_channel import Heartbeat, Metrics, NodeRegister
 from aiwm.protocol.notifications import QUEUE
 from aiwm.protocol.resources.base import Owner
@@ -98,17 +99,36 @@ class NodeService:
         token, expires_at = self._tokens.issue(PrincipalKind.NODE, record.id, expires_in=expires_in)
         return NodeToken(token=token, expires_at=expires_at)
 
-    async def authenticate(self, token: str | None) -> NodeRecord:
-        """The node a token stands for; refusals carry the codes of the contract's section 5."""
+    async def revoke(self, record: NodeRecord, *, by: str | None) -> Node:
+        """No token issued until now opens anything any more."""
+        now = self._clock.now()
+
+        def revoked(node: NodeRecord) -> NodeRecord:
+            return changed_by_user(node, {"tokens_from": now}, by=by, at=now)
+
+        return await self.view(await self._nodes.update(record.id, revoked))
+
+    async def authenticate(self, token: str | None) -> tuple[NodeRecord, Tenure]:
+        """The node a token stands for, and for how long; refusals carry the codes of the contract's section 5."""
         claims = self._tokens.verify(token, PrincipalKind.NODE)
-        found = await self._nodes.get(claims.subject)
-        if found is None:
-            raise Unauthenticated("cannot connect: no such node is registered", code="NODE_NOT_FOUND")
-        if found.deleted_at is not None:
-            raise Unauthenticated("cannot connect: this node was deleted", code="NODE_INACTIVE")
-        if not found.role:
-            raise Unauthenticated("cannot connect: this node has no role", code="ROLE_MISSING")
-        return found
+        held = Tenure(claims.issued_at, claims.expires_at)
+        return check(await self._nodes.get(claims.subject), held, now=self._clock.now()), held
+
+    def renewed(self, record: NodeRecord, held: Tenure, *, now: datetime) -> tuple[NodeToken, Tenure]:
+        """Another token, issued `now`, that is good for as long as the one before was."""
+        seconds = max(1, round(seconds_between(held.issued_at, held.expires_at)))
+        token, expires_at = self._tokens.issue(PrincipalKind.NODE, record.id, expires_in=seconds, at=now)
+        return NodeToken(token=token, expires_at=expires_at), Tenure(now, expires_at)
+
+    async def again(self, records: Iterable[NodeRecord]) -> dict[str, NodeRecord]:
+        """The records as they are now, by id: one query, and only what has changed is read anew."""
+        known = {record.id: record for record in records}
+        found = await self._store.find(NODES, Query((Where("id", "in", tuple(known)),)))
+        changed = {str(each["id"]): each for each in found}
+        return {
+            node_id: known[node_id] if known[node_id].version == each["version"] else NodeRecord.model_validate(each)
+            for node_id, each in changed.items()
+        }
 
     async def connected(self, node_id: str) -> NodeObservation:
         """Opens the node's next epoch."""

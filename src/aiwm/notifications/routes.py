@@ -6,6 +6,7 @@ from fastapi import APIRouter, Depends, Query
 
 from aiwm.access.guard import Guard
 from aiwm.access.principal import Principal
+from aiwm.http.audit import UNRECORDED
 from aiwm.http.paging import Listing, ListingWith, page_of
 from aiwm.infra.queue.port import JobOptions, Queues
 from aiwm.kit.clock import Clock, iso
@@ -46,12 +47,12 @@ def notifications_router(streams: Streams, queues: Queues, guard: Guard, clock: 
         """How many the caller has not read."""
         return UnreadCount(count=await streams.unread(who.id))
 
-    @router.patch("/{notification_id}/read")
+    @router.patch("/{notification_id}/read", dependencies=[UNRECORDED])
     async def read(who: Annotated[Principal, reader], notification_id: str) -> Notification:
         """Marks one as read."""
         return rules.view((await streams.read(who.id, [notification_id]))[0])
 
-    @router.post("/read-all")
+    @router.post("/read-all", dependencies=[UNRECORDED])
     async def read_all(who: Annotated[Principal, reader]) -> ReadAll:
         """Marks all as read."""
         return ReadAll(count=await streams.read_all(who.id))

@@ -6,7 +6,7 @@ from aiwm.infra.store.port import Store
 from aiwm.protocol.errors import Denied, Invalid, NotFound, TooMany
 
 MAX_TOPICS = 100
-_KINDS = {"deployment": ("deployments", "deployments.read"), "node": ("nodes", "nodes.read")}
+_KINDS = {"deployment": ("deployments", "deployments.read", False), "node": ("nodes", "nodes.read", True)}
 
 
 class Topics:
@@ -26,15 +26,15 @@ class Topics:
             raise Invalid(f"cannot subscribe to {topic}: a topic is {known}", code="TOPIC_UNKNOWN")
         if joined >= MAX_TOPICS:
             raise TooMany(f"cannot subscribe to {topic}: a connection has {MAX_TOPICS} topics at most")
-        collection, permission = _KINDS[kind]
+        collection, permission, shareable = _KINDS[kind]
         record = await self._store.get(collection, record_id)
-        if record is None or record.get("deletedAt") is not None or not policy.visible(who, _org(record)):
+        if record is None or record.get("deletedAt") is not None or not _visible(who, record, shareable):
             raise NotFound(f"cannot subscribe to {topic}: there is no such {kind}")
         if not policy.may(who, permission):
             raise Denied(f"cannot subscribe to {topic}: none of your roles has the permission {permission}")
 
 
-def _org(record: dict[str, object]) -> str | None:
+def _visible(who: Principal, record: dict[str, object], shareable: bool) -> bool:
     owner = record.get("owner")
     org_id = owner.get("orgId") if isinstance(owner, dict) else None
-    return org_id if isinstance(org_id, str) else None
+    return policy.visible(who, org_id if isinstance(org_id, str) else None, shareable=shareable)

@@ -11,7 +11,10 @@ from aiwm.kit.clock import iso, whole_milliseconds
 
 def _as_utc(moment: datetime) -> datetime:
     """A time without a zone is UTC, as the source's own frames mean it."""
-    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    try:
+        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("is out of the range of times") from error
     return whole_milliseconds(moment)
 
 

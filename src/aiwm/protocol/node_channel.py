@@ -35,6 +35,7 @@ METRICS = "telemetry.metrics"
 DEPLOYMENT_STATUS = "deployment.status"
 DEPLOYMENT_LOGS = "deployment.logs"
 MODEL_PROGRESS = "model.progress"
+TOKEN_RENEWED = "token.renewed"  # noqa: S105 - an event's name
 ERROR = "error"
 
 
@@ -275,9 +276,21 @@ class CommandResult(Wire):
     error: CommandError | None = None
 
 
-class ChannelError(Wire):
-    """Answer to a message that cannot be read."""
+class TokenRenewed(Wire):
+    """`token.renewed`: the node dials in with this one from now on."""
 
-    code: Literal["MESSAGE_INVALID", "MESSAGE_UNKNOWN"]
+    token: Annotated[str, StringConstraints(min_length=1, max_length=8192)]
+    expires_at: Timestamp
+
+
+RefusalCode = Literal[
+    "TOKEN_MISSING", "TOKEN_INVALID", "TOKEN_EXPIRED", "NODE_NOT_FOUND", "NODE_INACTIVE", "ROLE_MISSING"
+]
+
+
+class ChannelError(Wire):
+    """Answer to a message that cannot be read; with a refusal's code, why the connection ends now."""
+
+    code: Literal["MESSAGE_INVALID", "MESSAGE_UNKNOWN"] | RefusalCode
     message: str
     original_message_id: str | None = None

@@ -9,6 +9,7 @@ from aiwm.protocol.states import Severity
 
 NAMESPACE = "/notifications"
 QUEUE = "noti"
+ENDED = "session.ended"
 
 EventKind = Literal["system.notification", "service.event", "service.alert", "agent.event"]
 
@@ -135,7 +136,7 @@ class UnreadCount(View):
 
 
 class Refusal(Wire):
-    """`data` of a refused connect; the error's message is the code."""
+    """`data` of a refused connect (the error's message is the code), and of `session.ended` before a disconnect."""
 
     code: str
     message: str

@@ -1,6 +1,7 @@
 """`Client`: everything a program can ask of AIWM, one attribute for each noun."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit, urlunsplit
@@ -13,7 +14,7 @@ from aiwm.sdk.live import Live
 from aiwm.sdk.models import Models
 from aiwm.sdk.nodes import Nodes
 from aiwm.sdk.notifications import Notifications
-from aiwm.sdk.transport import Body, OnTokens, Transport, checked_url, read_as
+from aiwm.sdk.transport import Body, OnTokens, SharedTokens, Transport, checked_url, read_as
 
 NOTI_PORT = 3002
 
@@ -29,7 +30,9 @@ class Client:
     """AIWM over HTTP: `async with Client("http://127.0.0.1:3003") as client: ...`
 
     `token` is an access token or API key; `refresh_token` renews it once it has expired, and `on_tokens` is told of
-    every new pair. `correlation_id` goes along with every request, else the current one of `aiwm.kit.context`, if any.
+    every new pair; programs that share one pair say by `shared` how they take turns.
+    `ca_file` (`AIWM_TLS_CA` when None) holds authorities to trust besides the system's.
+    `correlation_id` goes along with every request, else the current one of `aiwm.kit.context`, if any.
     Every method raises errors of `aiwm.protocol.errors`, whose `details` hold the `correlationId`.
     """
 
@@ -42,9 +45,17 @@ class Client:
         noti_url: str | None = None,
         correlation_id: str | None = None,
         on_tokens: OnTokens | None = None,
+        shared: SharedTokens = nullcontext,
+        ca_file: str | None = None,
     ) -> None:
         self._transport = Transport(
-            url, token=token, refresh_token=refresh_token, correlation_id=correlation_id, on_tokens=on_tokens
+            url,
+            token=token,
+            refresh_token=refresh_token,
+            correlation_id=correlation_id,
+            on_tokens=on_tokens,
+            shared=shared,
+            ca_file=ca_file,
         )
         self.url = self._transport.url
         self.noti_url = checked_url(noti_url or default_noti_url(self.url))
@@ -84,7 +95,7 @@ class Client:
         """The caller's live events; enter it with `async with`. Raises `Unauthenticated` when not signed in."""
         if self._transport.token is None:
             raise Unauthenticated("cannot listen: sign in first")
-        return Live(self.noti_url, self._transport.token, refresh=self._renewed)
+        return Live(self.noti_url, self._transport.token, refresh=self._renewed, trust=self._transport.trust)
 
     async def request(
         self, method: str, path: str, *, json: Body = None, params: Mapping[str, str] | None = None, noti: bool = False

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import aiohttp
 from pydantic import ValidationError
 
+from aiwm.kit.trust import distrusted
 from aiwm.protocol.errors import (
     AiwmError,
     BadUpstream,
@@ -91,6 +92,8 @@ def reaching(url: str) -> Iterator[None]:
     """Within it, what the HTTP library raises becomes `Unavailable` or `TimedOut`, naming `url`."""
     try:
         yield
+    except aiohttp.ClientConnectorCertificateError as error:
+        raise Unavailable(f"cannot reach {url}: {distrusted(error) or error}", code="CERTIFICATE_REFUSED") from error
     except aiohttp.ClientConnectorError as error:
         cause = error.os_error.strerror or str(error.os_error)
         raise Unavailable(f"cannot reach {url}: {cause}; is AIWM running there?", code="UNREACHABLE") from error

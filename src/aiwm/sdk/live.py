@@ -1,8 +1,12 @@
 """Live events: one connection to NOTI that comes back by itself, and knows what it missed."""
 
 import asyncio
+import base64
 import contextlib
+import json
 import logging
+import ssl
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from types import TracebackType
@@ -12,6 +16,7 @@ import aiohttp
 from pydantic import ValidationError
 
 from aiwm.kit.backoff import delays
+from aiwm.kit.trust import distrusted
 from aiwm.protocol.errors import AiwmError, Unauthenticated, Unavailable
 from aiwm.protocol.notifications import NAMESPACE, Connected, Delivery, Refusal
 
@@ -21,6 +26,7 @@ Refresh = Callable[[], Awaitable[str]]
 
 _CONNECT_SECONDS = 10.0
 _FIRST_DELAY, _MOST_DELAY = 0.5, 30.0
+_RENEW_AFTER, _LEAST_PAUSE = 0.8, 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +43,16 @@ class Live:
 
     Entering it connects (raises `Unavailable`, `Unauthenticated`); a connection lost later is made again without end,
     with jittered pauses from 0.5 to 30 s. `gaps` says what was missed; the inbox over REST has it all. `refresh` is
-    asked for another token when the present one has expired.
+    asked for another token before the present one expires, and the connection goes on with it.
     """
 
-    def __init__(self, noti_url: str, token: str, *, refresh: Refresh | None = None) -> None:
+    def __init__(
+        self, noti_url: str, token: str, *, refresh: Refresh | None = None, trust: ssl.SSLContext | None = None
+    ) -> None:
         self.noti_url = noti_url.rstrip("/")
         self.gaps: list[Gap] = []
         self.connected: Connected | None = None
-        self._token, self._refresh = token, refresh
+        self._token, self._refresh, self._trust = token, refresh, trust
         self._events: asyncio.Queue[tuple[str, Delivery] | AiwmError] = asyncio.Queue()
         self._epoch: str | None = None
         self._seq = 0
@@ -53,9 +61,10 @@ class Live:
         self._session: aiohttp.ClientSession | None = None
         self._socket: Any = None
         self._keeping: asyncio.Task[None] | None = None
+        self._renewing: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession()
+        self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=self._trust or True))
         try:
             await self._connect_once()
         except BaseException:
@@ -99,6 +108,22 @@ class Live:
                 continue
             pauses = delays(_FIRST_DELAY, _MOST_DELAY)
 
+    async def _renew(self, socket: Any, refresh: Refresh) -> None:
+        """Renews the token on the connection; where that fails, the server ends it and a new one is made."""
+        from socketio.exceptions import SocketIOError
+
+        while (left := _seconds_left(self._token)) is not None:
+            await asyncio.sleep(max(left * _RENEW_AFTER, _LEAST_PAUSE))
+            try:
+                self._token = await refresh()
+                answer = await socket.call("token.renew", {"token": self._token}, namespace=NAMESPACE)
+            except (AiwmError, SocketIOError) as error:
+                log.debug("the token was not renewed on the connection: %s", error)
+                return
+            if not isinstance(answer, dict) or answer.get("ok") is not True:
+                log.debug("the token was not renewed on the connection: %s", answer)
+                return
+
     async def _connect_once(self) -> None:
         await self._disconnect()
         try:
@@ -129,6 +154,8 @@ class Live:
                     self.noti_url, auth=self._auth(), namespaces=[NAMESPACE], transports=["websocket"], wait=True
                 )
                 await self._welcome.wait()
+            if self._refresh is not None:
+                self._renewing = asyncio.create_task(self._renew(socket, self._refresh), name="live-renewal")
         except (socketio.exceptions.ConnectionError, TimeoutError, OSError) as error:
             self._lost.set()
             await self._disconnect()
@@ -137,6 +164,8 @@ class Live:
     def _failure(self, error: Exception) -> AiwmError:
         if self._refusal is not None and self._refusal.code.startswith("TOKEN_"):
             return Unauthenticated(self._refusal.message, code=self._refusal.code)
+        if (doubt := distrusted(error)) is not None:
+            return Unavailable(f"cannot reach {self.noti_url}: {doubt}", code="CERTIFICATE_REFUSED")
         cause = "no answer in time" if isinstance(error, TimeoutError) else str(error)
         return Unavailable(f"cannot reach {self.noti_url}: {cause}; is NOTI running there?", code="UNREACHABLE")
 
@@ -183,6 +212,11 @@ class Live:
 
     async def _disconnect(self) -> None:
         socket, self._socket = self._socket, None
+        renewing, self._renewing = self._renewing, None
+        if renewing is not None:
+            renewing.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await renewing
         if socket is not None:
             await socket.disconnect()
 
@@ -191,3 +225,13 @@ class Live:
         if self._session is not None:
             await self._session.close()
             self._session = None
+
+
+def _seconds_left(token: str) -> float | None:
+    """How long a JWT is good by this machine's clock; None for what is none, as an API key."""
+    try:
+        payload = token.split(".")[1]
+        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        return float(claims["exp"]) - time.time()
+    except (IndexError, ValueError, KeyError, TypeError):
+        return None

@@ -18,6 +18,10 @@ class Nodes(Noun[Node]):
         params = NodeTokenRequest() if expires_in is None else NodeTokenRequest(expires_in=expires_in)
         return read_as(NodeToken, await self._transport.request("POST", self.at(node_id, "token"), json=params))
 
+    async def revoke(self, node_id: str) -> Node:
+        """Ends the node's connection; no token made until now opens anything any more."""
+        return read_as(Node, await self._transport.request("POST", self.at(node_id, "revoke")))
+
     async def wait_online(
         self,
         node_id: str,

@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import os
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import TypeVar
 from urllib.parse import urljoin, urlsplit
 
@@ -11,6 +13,8 @@ import aiohttp
 from pydantic import BaseModel, ValidationError
 
 from aiwm.kit.context import correlation_id as current_correlation_id
+from aiwm.kit.settings import SettingsError
+from aiwm.kit.trust import trusting
 from aiwm.protocol.errors import BadUpstream, Invalid, Unauthenticated
 from aiwm.protocol.resources.access import TokenPair
 from aiwm.sdk.failures import error_of, reaching
@@ -18,6 +22,9 @@ from aiwm.sdk.failures import error_of, reaching
 M = TypeVar("M", bound=BaseModel)
 Body = Mapping[str, object] | BaseModel | None
 OnTokens = Callable[[TokenPair], Awaitable[None] | None]
+SharedTokens = Callable[[], AbstractAsyncContextManager[tuple[str, str] | None]]
+"""Entered around a renewal by programs that share tokens, one at a time: a refresh token is good for one use. It
+yields the access and refresh token that are kept now."""
 
 _CONNECT_SECONDS = 10.0
 _TOTAL_SECONDS = 60.0
@@ -31,6 +38,17 @@ def checked_url(url: str) -> str:
             f"cannot use {url!r}: give the controller's address, like http://127.0.0.1:3003", code="URL_INVALID"
         )
     return url.rstrip("/")
+
+
+def trust_of(ca_file: str | None) -> ssl.SSLContext | None:
+    """What servers are judged by: the authorities in `ca_file` (`AIWM_TLS_CA` when None) besides the system's.
+
+    None: the system's alone. Raises `Invalid` for a file that cannot be used.
+    """
+    try:
+        return trusting(os.environ.get("AIWM_TLS_CA", "") if ca_file is None else ca_file)
+    except SettingsError as error:
+        raise Invalid(str(error), code="CA_INVALID") from error
 
 
 def wire_body(body: Body) -> object:
@@ -62,18 +80,21 @@ class Transport:
         refresh_token: str | None = None,
         correlation_id: str | None = None,
         on_tokens: OnTokens | None = None,
+        shared: SharedTokens = nullcontext,
+        ca_file: str | None = None,
     ) -> None:
+        self.trust = trust_of(ca_file)
         self.url = checked_url(url)
         self.token, self.refresh_token = token, refresh_token
         self.correlation_id = correlation_id
-        self._on_tokens = on_tokens
+        self._on_tokens, self._shared = on_tokens, shared
         self._refreshing = asyncio.Lock()
         self._session: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:
         """Makes the connection pool; nothing is sent yet."""
         timeout = aiohttp.ClientTimeout(total=_TOTAL_SECONDS, sock_connect=_CONNECT_SECONDS)
-        self._session = aiohttp.ClientSession(timeout=timeout)
+        self._session = aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(ssl=self.trust or True))
 
     async def close(self) -> None:
         """Closes every connection."""
@@ -96,8 +117,11 @@ class Transport:
 
     async def refresh(self, expired: str | None) -> None:
         """New tokens in place of `expired`; once, however many requests found it expired."""
-        async with self._refreshing:
+        async with self._refreshing, self._shared() as kept:
             if self.token != expired:
+                return
+            if kept is not None and kept[0] != expired:
+                self.token, self.refresh_token = kept
                 return
             if self.refresh_token is None:
                 raise Unauthenticated("cannot go on: the token has expired; sign in again", code="TOKEN_EXPIRED")

@@ -106,7 +106,7 @@ async def open_world(folder: Path, *, store: str = ":memory:") -> AsyncIterator[
         tasks = await stack.enter_async_context(Tasks())
         upstream = await stack.enter_async_context(Upstream(infra.clock))
         controller = compose(infra, tasks)
-        stack.callback(controller.passwords.close)
+        stack.callback(controller.access.passwords.close)
         await controller.prepare()
         controller.background(upstream)
         jobs = ModelJobs(infra.store, infra.objects, infra.clock, controller.relay.wake, folder / "worker")

@@ -1,5 +1,7 @@
 """The role table and the scope of each caller."""
 
+from pathlib import Path
+
 import pytest
 
 from aiwm.access import policy
@@ -43,14 +45,19 @@ def test_nobody_may_what_is_unknown_and_who_has_no_role_may_nothing() -> None:
     assert not policy.may(_who(), "nodes.read")
 
 
-def test_a_query_of_an_organization_sees_its_own_and_what_is_shared() -> None:
-    shared = Where("owner.orgId", "eq", None)
-    assert scope(_who(Role.ORGANIZATION_VIEWER)) == (Any((Where("owner.orgId", "eq", "org-1"), shared)),)
-    assert scope(_who(Role.ORGANIZATION_VIEWER, org_id=None)) == (shared,)
-    assert scope(_who(Role.UNIVERSE_VIEWER)) == ()
+def test_a_query_of_an_organization_sees_its_own_and_of_what_can_be_shared_also_that() -> None:
+    own, shared = Where("owner.orgId", "in", ("org-1",)), Where("owner.orgId", "eq", None)
+    nothing = Where("owner.orgId", "in", ())
+    member, lost = _who(Role.ORGANIZATION_VIEWER), _who(Role.ORGANIZATION_VIEWER, org_id=None)
+    assert scope(member) == (own,)
+    assert scope(member, shareable=True) == (Any((own, shared)),)
+    assert scope(lost) == (nothing,)
+    assert scope(lost, shareable=True) == (Any((nothing, shared)),)
+    assert scope(_who(Role.UNIVERSE_VIEWER)) == scope(_who(Role.UNIVERSE_VIEWER), shareable=True) == ()
 
 
-def test_what_is_visible_agrees_with_the_scope() -> None:
+@pytest.mark.parametrize("shareable", [False, True])
+def test_what_is_visible_agrees_with_the_scope(shareable: bool) -> None:
     member, lost, universe = (
         _who(Role.ORGANIZATION_OWNER),
         _who(Role.ORGANIZATION_OWNER, org_id=None),
@@ -59,9 +66,10 @@ def test_what_is_visible_agrees_with_the_scope() -> None:
     for org_id, seen_by in (
         ("org-1", (True, False, True)),
         ("org-2", (False, False, True)),
-        (None, (True, True, True)),
+        (None, (shareable, shareable, True)),
     ):
-        assert tuple(policy.visible(who, org_id) for who in (member, lost, universe)) == seen_by
+        seen = tuple(policy.visible(who, org_id, shareable=shareable) for who in (member, lost, universe))
+        assert seen == seen_by
 
 
 def test_shared_things_are_changed_by_universe_roles_alone() -> None:
@@ -75,3 +83,43 @@ def test_shared_things_are_changed_by_universe_roles_alone() -> None:
 def test_what_a_user_makes_belongs_to_it_and_its_organization() -> None:
     owner = policy.owner_for(_who(Role.ORGANIZATION_EDITOR))
     assert (owner.org_id, owner.user_id) == ("org-1", "user-1")
+
+
+def test_only_universe_roles_make_what_is_shared_and_nothing_is_shared_by_accident() -> None:
+    assert policy.owner_for(_who(Role.UNIVERSE_EDITOR), shared=True).org_id is None
+    assert policy.owner_for(_who(Role.UNIVERSE_EDITOR, org_id=None), shared=True).org_id is None
+    for who, shared, code in (
+        (_who(Role.ORGANIZATION_OWNER), True, "SHARED_DENIED"),
+        (_who(Role.UNIVERSE_OWNER, org_id=None), False, "ORGANIZATION_MISSING"),
+        (_who(Role.ORGANIZATION_OWNER, org_id=None), False, "ORGANIZATION_MISSING"),
+    ):
+        with pytest.raises(Denied) as refused:
+            policy.owner_for(who, shared=shared)
+        assert refused.value.code == code
+
+
+def test_a_role_of_wide_reach_does_not_widen_what_a_narrow_one_may_write() -> None:
+    both = _who(Role.UNIVERSE_VIEWER, Role.ORGANIZATION_OWNER)
+    writing = policy.acting(both, "nodes.write")
+    assert not policy.visible(writing, "org-2")
+    with pytest.raises(Denied):
+        policy.check_changes(writing, "org-2")
+    assert policy.visible(policy.acting(both, "nodes.read"), "org-2")
+
+
+def test_nobody_acts_with_a_permission_it_lacks() -> None:
+    with pytest.raises(Denied):
+        policy.acting(_who(Role.ORGANIZATION_VIEWER), "nodes.write")
+
+
+def test_a_permission_that_no_role_has_is_unknown() -> None:
+    assert policy.known("nodes.read")
+    assert not policy.known("nodes.teleport")
+
+
+def test_the_table_in_the_docs_is_the_one_in_force() -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs" / "access.md").read_text()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line.startswith("|")]
+    head, _, *body = rows
+    told = {Role(role): {row[0] for row in body if row[at] == "yes"} for at, role in enumerate(head) if at}
+    assert told == policy.PERMISSIONS

@@ -118,6 +118,8 @@ async def _start(stack: Stack, supervisor: Supervisor) -> None:
 
 def _welcome(stack: Stack, *, had_password: bool) -> None:
     settings = stack.settings
+    if settings.plain_abroad:
+        _say(f"warning: plain HTTP on {settings.host}: set AIWM_TLS_CERT and AIWM_TLS_KEY, see docs/tls.md")
     _say(f"  controller     {stack.controller_url}  (API: /api-docs)")
     _say(f"  notifications  {stack.noti_url}")
     if stack.node is not None:

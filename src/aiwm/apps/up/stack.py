@@ -3,20 +3,22 @@
 import asyncio
 import json
 import os
+import ssl
 import sys
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from aiwm.apps.up.folder import free_port
 from aiwm.apps.up.supervisor import Service
 from aiwm.infra.redis_server import prepare_redis, redis_answers
 from aiwm.infra.secret_files import made_once, write_private
-from aiwm.kit.settings import Settings, key_ring, variables
+from aiwm.kit.settings import Settings, key_ring, settable, variables
 
 _PRODUCT = (sys.executable, "-P", "-m", "aiwm")
-_NODE_SETTINGS = ("advertise_host", "triton_server", "log_level")
+_NODE_SETTINGS = ("tls_ca", "advertise_host", "triton_server", "log_level")
 # A daemon that ends engines gives them four seconds.
 _NODE_PATIENCE = 5.0
 
@@ -50,6 +52,8 @@ def describe(settings: Settings, *, node: bool, lock: int, lifeline: int) -> Sta
     key_ring(complete.jwt_secret, "AIWM_JWT_SECRET")
     key_ring(complete.encryption_key, "AIWM_ENCRYPTION_KEY")
     files = {name: path for name, path in made.items() if not getattr(settings, name)}
+    if settings.jwt_secret_file:
+        files["jwt_secret"] = Path(settings.jwt_secret_file)
     redis = None
     if not settings.redis_url:
         redis, url = _redis(folder, lock)
@@ -57,13 +61,14 @@ def describe(settings: Settings, *, node: bool, lock: int, lifeline: int) -> Sta
         files["redis_url"] = folder / "run" / "redis-url"
         write_private(files["redis_url"], url + "\n")
     reach = _reachable(settings.host)
-    controller_url, noti_url = f"http://{reach}:{settings.port}", f"http://{reach}:{settings.noti_port}"
+    controller_url, noti_url = _urls(settings, reach)
     environment = _environment(complete, files)
+    tls = _anybody() if settings.tls_cert else None
     token = folder / "node" / "token"
     controller = ("controller", *(("--local-node-file", str(token)) if node else ()))
     servers = (
-        _server(folder, controller, environment, lock, partial(_http_missing, reach, settings.port)),
-        _server(folder, ("noti",), environment, lock, partial(_http_missing, reach, settings.noti_port)),
+        _server(folder, controller, environment, lock, partial(_http_missing, reach, settings.port, tls)),
+        _server(folder, ("noti",), environment, lock, partial(_http_missing, reach, settings.noti_port, tls)),
         _server(folder, ("worker",), environment, lock, None),
     )
     return Stack(
@@ -119,7 +124,7 @@ def _node(settings: Settings, controller_url: str, token: Path, lock: int, lifel
 def _environment(settings: Settings, files: Mapping[str, Path]) -> dict[str, str]:
     """Every setting by its variable, so that the child reads the same whatever its folder holds."""
     environment = _inherited()
-    for each in fields(Settings):
+    for each in settable():
         variable = each.metadata["variable"] or f"AIWM_{each.name.upper()}"
         if each.name in files:
             environment[f"{variable}_FILE"] = str(files[each.name])
@@ -134,6 +139,22 @@ def _inherited() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in known}
 
 
+def _urls(settings: Settings, reach: str) -> tuple[str, str]:
+    """Controller and NOTI as one calls them on this machine; over TLS by the name the certificate is for."""
+    host = urlsplit(settings.own_url).hostname or reach if settings.tls_cert else reach.strip("[]")
+    host = f"[{host}]" if ":" in host else host
+    own = settings.own_url if settings.tls_cert else f"http://{host}:{settings.port}"
+    return own, f"{settings.scheme}://{host}:{settings.noti_port}"
+
+
+def _anybody() -> ssl.SSLContext:
+    """Believes every certificate: our own children are asked, on this machine, whether they are ready, and no more."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
 def _reachable(host: str) -> str:
     """An address of this machine by which a listener on `host` is reached."""
     if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
@@ -145,11 +166,11 @@ async def _redis_missing(port: int, password: str) -> str:
     return "" if await redis_answers(port, password) else "it does not answer"
 
 
-async def _http_missing(host: str, port: int) -> str:
+async def _http_missing(host: str, port: int, tls: ssl.SSLContext | None = None) -> str:
     """What `/health/ready` names as not ready; nothing when it answers 200."""
     try:
         async with asyncio.timeout(5.0):
-            reader, writer = await asyncio.open_connection(host.strip("[]"), port)
+            reader, writer = await asyncio.open_connection(host.strip("[]"), port, ssl=tls)
             try:
                 writer.write(f"GET /health/ready HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
                 head, _, body = (await reader.read()).partition(b"\r\n\r\n")

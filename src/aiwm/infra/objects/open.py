@@ -7,22 +7,25 @@ from aiwm.infra.objects.local import LocalObjects
 from aiwm.infra.objects.port import Objects
 from aiwm.infra.objects.presign import Presigner
 from aiwm.infra.objects.s3 import S3Objects
+from aiwm.infra.objects.tickets import BlobTickets
 from aiwm.kit.settings import SettingsError
 
 _OPTIONS = frozenset({"endpoint", "publicEndpoint", "region"})
 
 
-async def open_objects(url: str, *, access_key: str, secret_key: str, public_base: str, secret: bytes) -> Objects:
+async def open_objects(
+    url: str, *, access_key: str, secret_key: str, public_base: str, tickets: BlobTickets
+) -> Objects:
     """`file:///FOLDER`, or `s3://BUCKET?endpoint=…&publicEndpoint=…&region=…` (without endpoint: AWS).
 
-    `public_base` and `secret` are for the URLs of a local folder, the keys for S3. Raises `SettingsError` for a URL
+    `public_base` and `tickets` are for the URLs of a local folder, the keys for S3. Raises `SettingsError` for a URL
     that cannot be used, `Unavailable` when the server cannot be reached.
     """
     parts = urlsplit(url)
     if parts.scheme == "file":
         if parts.netloc or not parts.path.startswith("/"):
             raise SettingsError("cannot use AIWM_OBJECTS_URL: a folder is written file:///ABSOLUTE/PATH")
-        return LocalObjects(Path(unquote(parts.path)), public_base, secret)
+        return LocalObjects(Path(unquote(parts.path)), public_base, b"", tickets=tickets)
     if parts.scheme == "s3" and parts.netloc and parts.path in ("", "/"):
         if not access_key or not secret_key:
             raise SettingsError("cannot use AIWM_OBJECTS_URL: set AIWM_S3_ACCESS_KEY and AIWM_S3_SECRET_KEY too")

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
+from aiwm.infra.key_ring import FixedKeys
 from aiwm.kit.clock import Clock
 from aiwm.protocol.errors import Denied
 
@@ -30,9 +31,22 @@ class Ticket:
 class BlobTickets:
     """Signs and verifies tickets with a ring of keys: the first signs, all verify."""
 
-    def __init__(self, keys: Sequence[bytes], clock: Clock) -> None:
-        self._keys = [hmac.digest(key, b"aiwm blob ticket", hashlib.sha256) for key in keys]
+    def __init__(self, keys: Sequence[bytes] | FixedKeys, clock: Clock) -> None:
+        self._ring = keys if isinstance(keys, FixedKeys) else FixedKeys(tuple(keys))
+        self._seen: tuple[bytes, ...] = ()
+        self._derived: list[bytes] = []
         self._clock = clock
+
+    def _current(self, *, now: bool = False) -> list[bytes]:
+        keys = self._ring.current(now=now)
+        if keys is not self._seen:
+            self._derived = [hmac.digest(key, b"aiwm blob ticket", hashlib.sha256) for key in keys]
+            self._seen = keys
+        return self._derived
+
+    def _signed_here(self, text: bytes, signature: bytes, *, now: bool = False) -> bool:
+        keys = self._current(now=now)
+        return any(hmac.compare_digest(hmac.digest(key, text, hashlib.sha256), signature) for key in keys)
 
     def sign(
         self, method: Method, key: str, *, expires: int, upload_id: str | None = None, number: int | None = None
@@ -41,12 +55,12 @@ class BlobTickets:
         until = int(self._clock.now().timestamp()) + expires
         ticket = Ticket(method, key, until, upload_id, number)
         text = json.dumps(asdict(ticket), separators=(",", ":")).encode()
-        return f"{_encode(text)}.{_encode(hmac.digest(self._keys[0], text, hashlib.sha256))}"
+        return f"{_encode(text)}.{_encode(hmac.digest(self._current()[0], text, hashlib.sha256))}"
 
     def verify(self, token: str) -> Ticket:
         """What the token allows. Raises `Denied`: `TICKET_INVALID` when it is not ours, `TICKET_EXPIRED`."""
         text, signature = _parts(token)
-        if not any(hmac.compare_digest(hmac.digest(key, text, hashlib.sha256), signature) for key in self._keys):
+        if not self._signed_here(text, signature) and not self._signed_here(text, signature, now=True):
             raise _refused()
         ticket = Ticket(**json.loads(text))
         if ticket.expires <= self._clock.now().timestamp():

@@ -51,7 +51,10 @@ class Model(Resource):
 
 
 class ModelCreate(Params):
+    """`shared` gives it to all organizations; only universe roles may."""
+
     name: Name
+    shared: bool = False
     description: Text = ""
     source: ModelSource = ModelSource.CUSTOM
     huggingface_repo: HuggingFaceRepo | None = None

@@ -88,7 +88,10 @@ class Node(Resource):
 
 
 class NodeCreate(Params):
+    """`shared` gives it to all organizations; only universe roles may."""
+
     name: Name
+    shared: bool = False
     role: Annotated[list[NodeRole], Field(min_length=1, max_length=3)] = [NodeRole.WORKER]
     labels: Labels = Field(default_factory=dict)
     maintenance: bool = False

@@ -1,0 +1,47 @@
+"""The node's token: the one it was given, until the controller sent a newer one, which is kept for the next connect."""
+
+import hashlib
+import json
+import logging
+from pathlib import Path
+
+from aiwm.daemon.keeper import write_atomically
+
+log = logging.getLogger(__name__)
+
+_FILE = "renewed-token"
+
+
+class Credential:
+    """`token` is what opens the controller. A renewed one is kept below `folder`, 0600, beside a mark of the given one.
+
+    A node that is given another token uses that one: the mark no longer fits.
+    """
+
+    def __init__(self, folder: Path, given: str) -> None:
+        self._path, self._given = folder / _FILE, given
+        self._mark = hashlib.sha256(given.encode()).hexdigest()
+        self.token = self._kept() or given
+
+    def renewed(self, token: str) -> None:
+        """Uses `token` from the next connect on; where it cannot be kept, until this daemon ends."""
+        self.token = token
+        try:
+            write_atomically(self._path, {"after": self._mark, "token": token})
+        except OSError as error:
+            log.warning("cannot keep the renewed token in %s: %s", self._path, error.strerror)
+
+    def refused(self) -> None:
+        """The token opens nothing any more: the given one is tried again."""
+        self.token = self._given
+
+    def _kept(self) -> str | None:
+        try:
+            kept = json.loads(self._path.read_text())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            log.warning("cannot read the renewed token in %s: %s; the given one is used", self._path, error)
+            return None
+        fits = isinstance(kept, dict) and kept.get("after") == self._mark and isinstance(kept.get("token"), str)
+        return str(kept["token"]) if fits else None
