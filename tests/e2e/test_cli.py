@@ -72,7 +72,7 @@ async def terminal(tmp_path: Path) -> AsyncIterator[Terminal]:
         world.controller.tasks.spawn("noti queue", noti.consume())
         async with served(noti.application()) as noti_url:
             yield Terminal(world, noti_url, home)
-        noti.passwords.close()
+        noti.access.passwords.close()
 
 
 @pytest.fixture

@@ -26,7 +26,11 @@ SECRET = b"s" * 32
 
 async def opened(url: str, secret_key: str = servers.MINIO_PASSWORD) -> Objects:
     return await open_objects(
-        url, access_key=servers.MINIO_USER, secret_key=secret_key, public_base="http://c.test/", secret=SECRET
+        url,
+        access_key=servers.MINIO_USER,
+        secret_key=secret_key,
+        public_base="http://c.test/",
+        tickets=BlobTickets([SECRET], SystemClock()),
     )
 
 

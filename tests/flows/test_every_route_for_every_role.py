@@ -71,7 +71,7 @@ async def test_the_table_names_every_route_of_the_schema_and_those_outside_it(te
     noti = _noti(tenants.world)
     noti.access.passwords.close()
     for service, application in (
-        ("aiwm", tenants.world.controller.application(Upstream())),
+        ("aiwm", tenants.world.controller.application(Upstream(tenants.world.infra.clock))),
         ("noti", noti.application()),
     ):
         url = tenants.world.url if service == "aiwm" else tenants.noti_url
@@ -90,7 +90,7 @@ async def test_every_route_names_a_permission_of_the_role_table_and_every_permis
     noti = _noti(tenants.world)
     noti.access.passwords.close()
     named: set[str] = {"metrics.read"}
-    for application in (tenants.world.controller.application(Upstream()), noti.application()):
+    for application in (tenants.world.controller.application(Upstream(tenants.world.infra.clock)), noti.application()):
         for route, declared in declarations(application.other_asgi_app).items():
             assert len(declared) == 1 or not route[1].startswith(API), f"{route} declares {sorted(declared)}"
             named |= declared

@@ -45,7 +45,7 @@ async def world() -> AsyncIterator[World]:
         user_id, token = await here.user("ann", Role.ORGANIZATION_EDITOR, org_id="org-1")
         async with served(noti.application()) as url:
             yield World(here, noti, queues, url, user_id, token)
-        noti.passwords.close()
+        noti.access.passwords.close()
 
 
 @asynccontextmanager

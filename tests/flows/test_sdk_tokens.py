@@ -25,7 +25,7 @@ class Door:
 async def door() -> AsyncIterator[Door]:
     clock = SetClock(datetime.now(UTC))
     async with site(clock) as here:
-        router = access_router(here.users, here.guard)
+        router = access_router(here.access.sessions, here.guard)
         app = create_app(title="door", routers=(router,), ready={}, guard=here.guard, settings=here.settings)
         async with served(app) as url:
             yield Door(url, clock)

@@ -41,6 +41,7 @@ from aiwm.http.tls import certificate
 from aiwm.infra.build import Infra, open_infra
 from aiwm.infra.store.outbox import Relay
 from aiwm.kit.ids import new_id
+from aiwm.kit.machine import machine_mark
 from aiwm.kit.settings import Settings
 from aiwm.kit.tasks import Tasks
 from aiwm.models.artifacts import Artifacts
@@ -53,9 +54,11 @@ from aiwm.nodes.channel import NodeChannel
 from aiwm.nodes.presence import Presence
 from aiwm.nodes.records import NODES, OBSERVATIONS
 from aiwm.nodes.routes import nodes_router
+from aiwm.nodes.rules import dial_host
 from aiwm.nodes.service import NodeService
 from aiwm.protocol.errors import Unavailable
 from aiwm.protocol.node_channel import PING_INTERVAL_SECONDS, PING_TIMEOUT_SECONDS
+from aiwm.protocol.states import NodeStatus
 
 JUDGE_AFTER_SECONDS = 75.0
 
@@ -93,6 +96,9 @@ class Controller:
             await part.prepare()
         await first_run(self.users, self.access.passwords, self.infra.settings, self.infra.clock)
         await self.book.load()
+        for node, seen in await self.nodes.fleet():
+            if seen.status is not NodeStatus.OFFLINE:
+                self.presence.reached_at(node.id, dial_host(seen, own_machine=machine_mark()))
 
     def application(self, upstream: Upstream) -> Any:
         """The ASGI application: REST and inference, with the node channel beside them."""

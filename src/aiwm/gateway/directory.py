@@ -71,12 +71,11 @@ class Directory:
 
     def _reachable(self, wish: Wish) -> list[Target]:
         return [
-            Target(replica.replica_id, f"http://{session.dial_host}:{replica.container_port}")
+            Target(replica.replica_id, f"http://{host}:{replica.container_port}")
             for replica in self._book.state(wish.id).replicas
             if replica.state in READY
             and replica.container_port
-            and (session := self._presence.of(replica.node_id)) is not None
-            and session.dial_host
+            and (host := self._presence.address(replica.node_id)) is not None
         ]
 
     @staticmethod

@@ -201,8 +201,8 @@ class NodeChannel(socketio.AsyncNamespace):  # type: ignore[misc]
 
     async def _register(self, session: Session, report: wire.NodeRegister) -> None:
         node = self._records[session.sid]
-        await self._nodes.registered(node, report)
-        session.dial_host = rules.dial_host(report, own_machine=machine_mark())
+        seen = await self._nodes.registered(node, report)
+        self._presence.reached_at(node.id, rules.dial_host(seen, own_machine=machine_mark()))
         session.took(report.replicas or ())
         now = self._clock.now()
         about = wire.ControllerInfo(

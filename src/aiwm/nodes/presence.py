@@ -9,17 +9,12 @@ from aiwm.protocol.states import ReplicaState
 
 @dataclass(slots=True)
 class Session:
-    """One connection of one node. Until it has registered, nothing may be concluded from its inventory.
-
-    `dial_host` is where the gateway may reach its engines directly: the address its operator gave, or loopback for a
-    node on the controller's own machine.
-    """
+    """One connection of one node. Until it has registered, nothing may be concluded from its inventory."""
 
     node_id: str
     sid: str
     epoch: int
     registered: bool = False
-    dial_host: str | None = None
     inventory: dict[str, ReplicaReport] = field(default_factory=dict)
 
     def took(self, reports: Iterable[ReplicaReport]) -> None:
@@ -45,6 +40,7 @@ class Presence:
     def __init__(self) -> None:
         self._by_node: dict[str, Session] = {}
         self._by_sid: dict[str, Session] = {}
+        self._addresses: dict[str, str] = {}
 
     def opened(self, session: Session) -> Session | None:
         """Makes `session` the node's current one; the one it replaced, if any."""
@@ -59,7 +55,23 @@ class Presence:
         if session is None or self._by_node.get(session.node_id) is not session:
             return None
         del self._by_node[session.node_id]
+        self._addresses.pop(session.node_id, None)
         return session
+
+    def reached_at(self, node_id: str, host: str | None) -> None:
+        """Where the gateway may dial a node's engines; None: nowhere.
+
+        Said at each register, and at start for nodes that were connected to the controller before: their engines
+        serve while they are on their way back.
+        """
+        if host is None:
+            self._addresses.pop(node_id, None)
+        else:
+            self._addresses[node_id] = host
+
+    def address(self, node_id: str) -> str | None:
+        """Where the gateway may dial the node's engines."""
+        return self._addresses.get(node_id)
 
     def of(self, node_id: str) -> Session | None:
         """The node's current session."""

@@ -52,6 +52,7 @@ class NodeObservation(TellingRecord):
     engines: list[EngineFact] = []
     daemon_version: str | None = None
     advertise_host: str | None = None
+    machine: str | None = None
     conditions: list[Condition] = []
 
 

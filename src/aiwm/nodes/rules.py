@@ -7,7 +7,9 @@ from aiwm.protocol.node_channel import Heartbeat, Metrics, NodeRegister
 from aiwm.protocol.resources.nodes import GpuDevice
 from aiwm.protocol.states import Health, NodeStatus
 
-_FROM_REGISTER = tuple(name for name in NodeRegister.model_fields if name not in ("replicas", "machine"))
+_FROM_REGISTER = tuple(
+    name for name in NodeRegister.model_fields if name not in ("replicas", "machine", "advertise_host")
+)
 
 
 def connected(seen: NodeObservation, *, at: datetime) -> NodeObservation:
@@ -21,6 +23,7 @@ def registered(seen: NodeObservation, report: NodeRegister, *, at: datetime) -> 
     if report.gpu_devices is not None:
         named["gpu_devices"] = [_with_free_memory(gpu, None) for gpu in report.gpu_devices]
     status = NodeStatus.ERROR if seen.health is Health.ERROR else NodeStatus.ONLINE
+    named.update(advertise_host=report.advertise_host, machine=report.machine)
     return seen.model_copy(update={**named, "status": status, "last_heartbeat": at})
 
 
@@ -58,11 +61,11 @@ def missing(seen: NodeObservation) -> NodeObservation:
     return gone(seen, epoch=seen.epoch)
 
 
-def dial_host(report: NodeRegister, *, own_machine: str | None) -> str | None:
+def dial_host(seen: NodeObservation, *, own_machine: str | None) -> str | None:
     """Where the gateway may dial this node's engines: what its operator advertises, or loopback on the same machine."""
-    if report.advertise_host:
-        return report.advertise_host
-    return "127.0.0.1" if own_machine is not None and report.machine == own_machine else None
+    if seen.advertise_host:
+        return seen.advertise_host
+    return "127.0.0.1" if own_machine is not None and seen.machine == own_machine else None
 
 
 def _merged(known: list[GpuDevice], reported: list[GpuDevice]) -> list[GpuDevice]:

@@ -141,4 +141,5 @@ def test_a_device_is_listed_once_and_a_report_twice_is_a_report_once(reported: l
 def test_the_gateway_dials_what_an_operator_gave_or_its_own_machine(
     report: NodeRegister, own: str | None, host: str | None
 ) -> None:
-    assert rules.dial_host(report, own_machine=own) == host
+    seen = rules.registered(NEW, report, at=NOW)
+    assert rules.dial_host(seen, own_machine=own) == host

@@ -113,9 +113,11 @@ def alternatives(condition: Condition) -> tuple[Where, ...]:
 
 
 def sort_keys(sort: Iterable[str]) -> list[tuple[str, bool]]:
-    """Field and whether it descends, ending with `id` so that the order is total."""
-    keys = [(each.removeprefix("-"), each.startswith("-")) for each in sort]
-    return keys if any(field == "id" for field, _ in keys) else [*keys, ("id", False)]
+    """Field and whether it descends, each field once, ending with `id` so that the order is total."""
+    keys: dict[str, bool] = {}
+    for each in (*sort, "id"):
+        keys.setdefault(each.removeprefix("-"), each.startswith("-"))
+    return list(keys.items())
 
 
 def index_name(index: Index) -> str:
