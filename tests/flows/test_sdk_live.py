@@ -80,16 +80,16 @@ async def test_a_lost_connection_comes_back_and_what_was_missed_is_known(world: 
     async with Live(world.url, world.token) as live:
         await world.tell(0)
         await next_of(live)
-        for sid in list(world.noti.hub._who):
+        for sid in list(world.noti.hub._seats):
             await world.noti.hub.disconnect(sid)
-        await until(lambda: not world.noti.hub._who, "the connection is gone")
+        await until(lambda: not world.noti.hub._seats, "the connection is gone")
         await world.tell(1)
 
         async def missed() -> bool:
             return await world.inbox() == 2
 
         await until(missed, "the inbox has what was missed")
-        await until(lambda: bool(world.noti.hub._who), "the connection is back")
+        await until(lambda: bool(world.noti.hub._seats), "the connection is back")
         await until(lambda: bool(live._welcome.is_set()), "the server has welcomed it")
         await world.tell(2)
         numbers = [number_of((await next_of(live))[1])]

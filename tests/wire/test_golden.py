@@ -31,6 +31,7 @@ ENVELOPED: dict[str, type[Wire]] = {
     wire.COMMAND_STOP: wire.StopCommand,
     wire.COMMAND_HEALTH_CHECK: wire.HealthCheckCommand,
     wire.COMMAND_LOGS: wire.LogsCommand,
+    wire.TOKEN_RENEWED: wire.TokenRenewed,
 }
 BARE: dict[str, type[Wire]] = {
     wire.CONNECTION_ACK: wire.ConnectionAck,
