@@ -21,18 +21,20 @@ from aiwm.protocol import node_channel as channel
 ROOT = Path(__file__).parents[1]
 MUST = {"packages": 35, "memory": 80.0, "ready": 1.5}
 
+UV = str(Path(sys.executable).with_name("uv"))
+
 
 def install(folder: Path) -> Path:
     """A fresh environment with nothing but the daemon; its interpreter."""
-    subprocess.run(["uv", "venv", "-q", "--python", sys.executable, str(folder)], check=True)
+    subprocess.run([UV, "venv", "-q", "--python", sys.executable, str(folder)], check=True)
     python = folder / "bin/python"
-    subprocess.run(["uv", "pip", "install", "-q", "--python", str(python), f"{ROOT}[node]"], check=True)
+    subprocess.run([UV, "pip", "install", "-q", "--python", str(python), f"{ROOT}[node]"], check=True)
     return python
 
 
 def packages(python: Path) -> int:
     listed = subprocess.run(
-        ["uv", "pip", "list", "--python", str(python), "--format", "freeze"], check=True, capture_output=True, text=True
+        [UV, "pip", "list", "--python", str(python), "--format", "freeze"], check=True, capture_output=True, text=True
     )
     return len(listed.stdout.splitlines())
 
