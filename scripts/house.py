@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 MOST_LINES = 500
 _MACHINE = re.compile(
-    r"(?<![\w.])/(?:root|work|opt/pypi)(?:/|\b)|(?<![\w.])/home/(?!user\b|aiwm\b)\w"
+    r"(?<![\w.])/root(?:/|\b)|(?<![\w.])/home/(?!user\b|aiwm\b)\w"
     r"|py" + r"pi\.org|python" + r"hosted\.org|registry\." + r"npmjs|regi" + r"stry\.yarn"
 )
 _BINARY = {".npz", ".png", ".ico", ".gz", ".woff2"}

@@ -1,4 +1,4 @@
-"""The page that shows the road with curl is run as it stands, in one shell, against a real `aiwm up`."""
+"""The README's road with curl is run as it stands, in one shell, against a real `aiwm up`."""
 
 import os
 import re
@@ -50,7 +50,7 @@ def test_every_command_of_the_page_does_what_it_says(up: Up) -> None:
     for tool in ("bash", "curl", "tar"):
         if shutil.which(tool) is None:
             pytest.skip(f"no {tool}: apt-get install {tool}")
-    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "docs" / "road.md").read_text(), re.DOTALL)
+    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     environment = {**os.environ, "URL": up.url, "NOTI": up.noti, "DATA": str(up.data)}
     walked = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", "\n".join(blocks)],
