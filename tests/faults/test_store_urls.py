@@ -28,7 +28,7 @@ async def test_a_wrong_mongodb_url_is_a_wrong_setting_and_shows_no_password(url:
 
 # The driver leaves the socket of a connect that its own close cuts short to the garbage collector.
 @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")
 async def test_a_mongodb_that_is_not_there_is_unavailable_within_seconds() -> None:
     before = time.monotonic()
     with pytest.raises(Unavailable, match="check that it runs"):
