@@ -10,7 +10,15 @@ from aiwm.kit.ids import new_id
 from aiwm.protocol.base import Id, Short, Text, Timestamp, Wire
 from aiwm.protocol.resources.deployments import Resources
 from aiwm.protocol.resources.models import RelativePath, Sha256
-from aiwm.protocol.resources.nodes import ContainerRuntime, EngineFact, GpuDevice, MiB, OsFacts, Percent
+from aiwm.protocol.resources.nodes import (
+    ConditionReport,
+    ContainerRuntime,
+    EngineFact,
+    GpuDevice,
+    MiB,
+    OsFacts,
+    Percent,
+)
 from aiwm.protocol.states import DeploymentStatus, EngineName, Health, ReplicaState
 
 NAMESPACE = "/ws/node"
@@ -96,10 +104,15 @@ class ReplicaReport(Wire):
     message: Text | None = None
 
 
+Conditions = Annotated[list[ConditionReport], Field(max_length=64)]
+
+
 class NodeRegister(Wire):
     """`node.register`: hardware, software, and everything the node runs now. Sizes in MiB.
 
     `machine` is the daemon's `machine_mark`: a controller with the same one may dial the engines on loopback.
+    `instance` names this run of the daemon, as in the connect's `auth`; `conditions` are all that the daemon judges
+    itself.
     """
 
     hostname: Short | None = None
@@ -119,6 +132,8 @@ class NodeRegister(Wire):
     uptime_seconds: Annotated[float, Field(ge=0)] | None = None
     advertise_host: Short | None = None
     machine: Short | None = None
+    instance: Short | None = None
+    conditions: Conditions | None = None
     replicas: Annotated[list[ReplicaReport], Field(max_length=1024)] | None = None
 
 
@@ -144,15 +159,43 @@ class Heartbeat(Wire):
     timestamp: Timestamp | None = None
     status: Health = Health.HEALTHY
     uptime_seconds: Annotated[float, Field(ge=0)] | None = None
+    conditions: Conditions | None = None
+
+
+class ReplicaUsage(Wire):
+    """What one replica uses: processor time in percent of one core (so above 100 on several), memory in MiB."""
+
+    replica_id: Id
+    cpu_utilization: Annotated[float, Field(ge=0, le=10_000_000)] | None = None
+    ram_used: MiB | None = None
+    gpu_memory_used: MiB | None = None
 
 
 class Metrics(Wire):
-    """`telemetry.metrics`: what is named is updated, the rest is kept."""
+    """`telemetry.metrics`: what is named is updated, the rest is kept. `replicas` are all that run, when given."""
 
     gpu_devices: Annotated[list[GpuDevice], Field(max_length=256)] | None = None
     cpu_utilization: Percent | None = None
     ram_free: MiB | None = None
     disk_free: MiB | None = None
+    replicas: Annotated[list[ReplicaUsage], Field(max_length=1024)] | None = None
+
+
+LOG_LINES = 200
+
+
+class DeploymentLogs(Wire):
+    """`deployment.logs`: the last lines an engine wrote before it ended, sent once for each end.
+
+    They stay readable at the controller when the node is gone. `restarts` tells the ends of one replica apart.
+    """
+
+    deployment_id: Id
+    replica_id: Id
+    generation: Annotated[int, Field(ge=0)] = 0
+    restarts: Annotated[int, Field(ge=0)] = 0
+    reason: Text | None = None
+    lines: Annotated[list[Text], Field(max_length=LOG_LINES)]
 
 
 class DeploymentStatusReport(Wire):
@@ -243,7 +286,7 @@ class HealthCheckResult(Wire):
 
 
 class LogsCommand(Wire):
-    """Asks for a replica's last `tail` lines; with `follow`, later lines come as `deployment.logs` for a while."""
+    """Asks for a replica's last `tail` lines, or for what comes after byte `offset`."""
 
     deployment_id: Id
     replica_id: Id
@@ -284,7 +327,13 @@ class TokenRenewed(Wire):
 
 
 RefusalCode = Literal[
-    "TOKEN_MISSING", "TOKEN_INVALID", "TOKEN_EXPIRED", "NODE_NOT_FOUND", "NODE_INACTIVE", "ROLE_MISSING"
+    "TOKEN_MISSING",
+    "TOKEN_INVALID",
+    "TOKEN_EXPIRED",
+    "NODE_NOT_FOUND",
+    "NODE_INACTIVE",
+    "NODE_REPLACED",
+    "ROLE_MISSING",
 ]
 
 

@@ -14,7 +14,11 @@ Labels = Annotated[dict[Label, Short], Field(max_length=64)]
 
 
 class GpuDevice(Wire):
-    """One GPU. Memory in MiB, utilization in percent, temperature in °C; null where the device does not say."""
+    """One GPU. Memory in MiB, utilization in percent, temperature in °C; null where the device does not say.
+
+    `eccErrors` counts uncorrected memory errors since the driver was loaded; `xid` is the last Xid error the driver
+    reported for it. `health` is `error` for a device that was there and no longer answers.
+    """
 
     device_id: Annotated[str, Field(max_length=64)]
     model: Short | None = None
@@ -27,15 +31,22 @@ class GpuDevice(Wire):
     driver_version: Short | None = None
     cuda_version: Short | None = None
     health: Literal["ok", "warning", "error"] | None = None
+    ecc_errors: Annotated[int, Field(ge=0)] | None = None
+    xid: Annotated[int, Field(ge=0)] | None = None
 
 
-class Condition(Wire):
-    """One thing that is so (or not) about a node, since when and why."""
+class ConditionReport(Wire):
+    """What is so (or not) about a node, and why. `type` is a word like `DiskLow`; `reason` is for programs."""
 
     type: Short
     status: bool
     reason: Short
     message: Text
+
+
+class Condition(ConditionReport):
+    """The same as it is shown, with when it became so."""
+
     since: Timestamp
 
 
