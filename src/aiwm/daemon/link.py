@@ -95,7 +95,9 @@ class Link:
         """One connection from its beginning to its end; True when the node was registered on it."""
         session = _Session(self, http)
         try:
-            await session.connect(self._url, self._credential.token)
+            # The library bounds only its own part: a connection that is taken and never answered would be waited for.
+            async with asyncio.timeout(_HANDSHAKE_SECONDS):
+                await session.connect(self._url, self._credential.token)
             async with asyncio.timeout(_HANDSHAKE_SECONDS):
                 await session.first_of(session.welcomed)
                 await self._register(session)
@@ -160,6 +162,18 @@ class Link:
         self._registered(ack.controller_info)
 
 
+class _Client(socketio.AsyncClient):  # type: ignore[misc]
+    """Tells `ended` of every end: the library itself is silent about one that comes before a connect was accepted."""
+
+    def __init__(self, ended: asyncio.Event, **options: object) -> None:
+        super().__init__(**options)
+        self._ended = ended
+
+    async def _handle_eio_disconnect(self, reason: object) -> None:
+        self._ended.set()
+        await super()._handle_eio_disconnect(reason)
+
+
 class _Session:
     """One connection. The library's own reconnection is off: it gives up after a disconnect by the server."""
 
@@ -167,24 +181,34 @@ class _Session:
         self.epoch: int | None = None
         self.welcomed, self.accepted, self.ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._refusal: LinkRefused | None = None
-        self._client = socketio.AsyncClient(reconnection=False, handle_sigint=False, http_session=http)
+        self._client = _Client(self.ended, reconnection=False, handle_sigint=False, http_session=http)
         self._client.on("connect_error", self._refused, namespace=channel.NAMESPACE)
         self._client.on("disconnect", self._disconnected, namespace=channel.NAMESPACE)
         self._client.on("*", lambda event, body=None: link.arrived(self, event, body), namespace=channel.NAMESPACE)
 
     async def connect(self, url: str, token: str) -> None:
-        try:
-            await self._client.connect(
+        """Returns once the controller has let this node in."""
+        dialling = asyncio.create_task(
+            self._client.connect(
                 url,
                 auth={"token": token},
                 namespaces=[channel.NAMESPACE],
                 transports=["websocket"],
                 wait_timeout=_HANDSHAKE_SECONDS,
             )
-        except socketio.exceptions.ConnectionError:
-            if self._refusal is not None:
-                raise self._refusal from None
-            raise
+        )
+        ended = asyncio.create_task(self.ended.wait())
+        try:
+            await asyncio.wait([dialling, ended], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (dialling, ended):
+                task.cancel()
+            await asyncio.gather(dialling, ended, return_exceptions=True)
+        if self._refusal is not None:
+            raise self._refusal
+        if dialling.cancelled():
+            raise socketio.exceptions.ConnectionError("the connection was cut before it was accepted")
+        dialling.result()
 
     async def first_of(self, event: asyncio.Event) -> None:
         """Waits for `event`; a connection that ends first is an error."""
