@@ -109,7 +109,7 @@ class Fleet:
 
     def starts(self) -> list[float]:
         """When engines were told to start, in order: moments of `time.monotonic`, the latest of each node."""
-        return sorted(moment for member in self._members for moment in member.launcher.started)
+        return sorted(moment for member in self._members for moment in member.launcher.latest_starts)
 
     async def _strike(self) -> None:
         flaps, crashes = Lots(self._faults.flap, self._rng), Lots(self._faults.crash, self._rng)

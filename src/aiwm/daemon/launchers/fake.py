@@ -35,7 +35,7 @@ class FakeEngine:
 class FakeLauncher:
     """Remembers what it was told to start; `crash` lets an engine end, `answering` is its health.
 
-    `started` are the moments of the latest starts by `time.monotonic`, which processes of one machine share.
+    `latest_starts` are moments by `time.monotonic`, which processes of one machine share.
     """
 
     name = "fake"
@@ -44,12 +44,12 @@ class FakeLauncher:
         self.engines: Mapping[EngineName, Engine] = {name: FakeEngine() for name in EngineName}
         self.seen: dict[Path, Running | Ended] = {}
         self.starts = 0
-        self.started: deque[float] = deque(maxlen=_REMEMBERED)
+        self.latest_starts: deque[float] = deque(maxlen=_REMEMBERED)
         self.answering = True
 
     async def start(self, folder: Path, plan: EnginePlan) -> Running:
         self.starts += 1
-        self.started.append(time.monotonic())
+        self.latest_starts.append(time.monotonic())
         running = Running(pid=self.starts, start_time=self.starts)
         self.seen[folder] = running
         return running
