@@ -13,6 +13,7 @@ import socketio.exceptions
 from pydantic import ValidationError
 
 from aiwm.daemon.credential import Credential
+from aiwm.daemon.tally import Tally
 from aiwm.kit.backoff import delays
 from aiwm.kit.clock import Clock, iso
 from aiwm.kit.context import correlation_id
@@ -60,10 +61,12 @@ class Link:
         inventory: Callable[[], channel.NodeRegister],
         receive: Callable[[str, object], None],
         registered: Callable[[channel.ControllerInfo], None],
+        tally: Tally,
         trust: ssl.SSLContext | None = None,
     ) -> None:
         self._url, self._credential, self._clock, self._trust = url, credential, clock, trust
         self._inventory, self._receive, self._registered = inventory, receive, registered
+        self._tally = tally
         self._sending = asyncio.Lock()
         self._session: _Session | None = None
 
@@ -104,7 +107,7 @@ class Link:
                 await session.first_of(session.accepted)
             await session.ended.wait()
         finally:
-            self._session = None
+            self._session, self._tally.connected = None, False
             await session.close()
         return session.accepted.is_set()
 
@@ -126,6 +129,7 @@ class Link:
                 await session.emit(type_, channel.envelope(type_, data, now=self._clock.now(), metadata=metadata))
             except (socketio.exceptions.SocketIOError, aiohttp.ClientError, OSError):
                 return False
+            self._tally.sent += 1
             return True
 
     def arrived(self, session: "_Session", event: str, body: object) -> None:
@@ -158,6 +162,7 @@ class Link:
             return
         session.epoch = ack.epoch
         session.accepted.set()
+        self._tally.connected, self._tally.registrations = True, self._tally.registrations + 1
         log.info("registered as %s", ack.node_id, extra={"epoch": ack.epoch})
         self._registered(ack.controller_info)
 
