@@ -210,6 +210,11 @@ class Reconciler:
             if refused.retryable:
                 raise
             await self._turn(wish, replica.replica_id, ReplicaState.FAILED, refused.message)
+            return
+        session = self._parts.presence.of(replica.node_id)
+        if session is not None and replica.replica_id not in session.inventory:
+            # It took the order; a node that says what became of it a moment later is not asked a second time.
+            session.heard(rules.as_recorded(wish.id, replica.model_copy(update={"state": ReplicaState.STARTING})))
 
     async def _stop(self, wish: Wish, command: Stop) -> None:
         order = wire.StopCommand(
