@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import resource
 import signal
 import sys
 from collections.abc import Iterator
@@ -16,10 +17,13 @@ from aiwm.kit.settings import Settings, SettingsError, load_settings
 
 log = logging.getLogger(__name__)
 
+_MOST_OPEN_FILES = 2**20
+
 
 def main(settings: Settings, *, lifeline: int | None = None) -> int:
     """Runs a node until SIGINT or SIGTERM: 0. A setting or folder that cannot be used: one line and 2; a bug: 1."""
     configure_logging("node", settings.log_level)
+    raise_open_files()
     try:
         _require(settings)
         with _alone(settings):
@@ -27,6 +31,15 @@ def main(settings: Settings, *, lifeline: int | None = None) -> int:
     except SettingsError as error:
         print(f"aiwm node: {error}", file=sys.stderr)
         return 2
+
+
+def raise_open_files() -> None:
+    """As many open files as this user may have: a soft limit of 1024 is soon reached with many engines to probe."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _MOST_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _require(settings: Settings) -> None:
