@@ -29,7 +29,10 @@ class FakeEngine:
 
 
 class FakeLauncher:
-    """Remembers what it was told to start; `crash` lets an engine end, `answering` is its health."""
+    """Remembers what it was told to start; `crash` lets an engine end, `answering` is its health.
+
+    `written` is what each engine wrote.
+    """
 
     name = "fake"
 
@@ -38,6 +41,7 @@ class FakeLauncher:
         self.seen: dict[Path, Running | Ended] = {}
         self.starts = 0
         self.answering = True
+        self.written = ""
 
     async def start(self, folder: Path, plan: EnginePlan) -> Running:
         self.starts += 1
@@ -58,7 +62,7 @@ class FakeLauncher:
         return LogsResult(text="", next_offset=0)
 
     def output(self, folder: Path) -> str:
-        return ""
+        return self.written
 
     def crash(self, folder: Path, reason: str = "ended with code 1") -> None:
         """The engine in `folder` ends by itself."""
