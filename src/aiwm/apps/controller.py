@@ -95,6 +95,7 @@ class Controller:
         await first_run(self.users, self.access.passwords, self.infra.settings, self.infra.clock)
         await self.roster.load()
         await self.book.load()
+        await self.deployments.last_logs.prepare()
         for node, seen in self.nodes.fleet():
             if seen.status is not NodeStatus.OFFLINE:
                 self.presence.reached_at(node.id, dial_host(seen, own_machine=machine_mark()))
@@ -105,7 +106,7 @@ class Controller:
         inference = Inference(self.directory, upstream, self.usage)
         raw, named = gateway_routers(self.directory, inference, guard)
         uploads = UploadService(infra.store, infra.objects, infra.clock, self.relay.wake)
-        logs = Logs(self.channel.commands, infra.clock)
+        logs = Logs(self.channel.commands, self.deployments.last_logs, infra.clock)
         routers = (
             access_router(self.access.sessions, guard),
             api_keys_router(self.access.api_keys, guard),
@@ -172,7 +173,7 @@ def compose(infra: Infra, tasks: Tasks) -> Controller:
     deployments = DeploymentService(store, book, clock, base_url, dirty)
     artifacts = Artifacts(infra.objects, infra.tickets, base_url)
     parts = Parts(book, deployments, models, artifacts, nodes, presence, vigil, channel.commands, clock)
-    reports = Reports(book, dirty, presence, channel.commands, clock, tasks)
+    reports = Reports(book, dirty, presence, channel.commands, clock, tasks, deployments.last_logs)
     channel.listen(reports)
     return Controller(
         infra=infra,

@@ -22,11 +22,13 @@ from aiwm.daemon.supervisor import Supervisor
 from aiwm.daemon.tally import Tally
 from aiwm.daemon.telemetry import SystemTelemetry, Telemetry, judge_health
 from aiwm.kit.clock import Clock, SystemClock
+from aiwm.kit.ids import new_id
 from aiwm.kit.machine import machine_mark
 from aiwm.kit.settings import Settings
 from aiwm.kit.tasks import Tasks
 from aiwm.kit.trust import trusting
 from aiwm.protocol import node_channel as channel
+from aiwm.protocol.base import Wire
 from aiwm.protocol.resources.nodes import EngineFact
 from aiwm.protocol.states import EngineName
 
@@ -74,6 +76,7 @@ class Daemon:
         self._advertise_host = settings.advertise_host
         credential = Credential(node_dir(settings), settings.node_token)
         trust = trusting(settings.tls_ca)
+        self._instance = new_id("instance")
         self._stopping = asyncio.Event()
         self._heartbeat_seconds = channel.HEARTBEAT_INTERVAL_MS / 1000
         self._metrics_seconds = channel.METRICS_INTERVAL_MS / 1000
@@ -99,6 +102,8 @@ class Daemon:
             receive=self._receive,
             registered=self._set_intervals,
             tally=self.tally,
+            delivered=self._delivered,
+            instance=self._instance,
             trust=trust,
         )
         self._commands = Commands(
@@ -111,6 +116,7 @@ class Daemon:
             self._link.send,
             self._tasks,
             self.tally,
+            epoch=lambda: self._link.epoch,
         )
 
     def stop(self) -> None:
@@ -124,6 +130,7 @@ class Daemon:
         async with self._tasks:
             self._supervisor.resume()
             self._tasks.spawn("link", self._link.run())
+            self._tasks.spawn("upkeep", self._supervisor.upkeep())
             self._tasks.spawn("heartbeats", self._beat())
             self._tasks.spawn("metrics", self._measure())
             await self._until_stopped()
@@ -153,6 +160,8 @@ class Daemon:
                 "daemon_version": __version__,
                 "advertise_host": self._advertise_host or None,
                 "machine": machine_mark(),
+                "instance": self._instance,
+                "conditions": self._supervisor.conditions(),
                 "replicas": self._supervisor.inventory(),
             }
         )
@@ -166,7 +175,10 @@ class Daemon:
             await self._clock.sleep(self._heartbeat_seconds)
             health = judge_health(await self._telemetry.read())
             beat = channel.Heartbeat(
-                timestamp=self._clock.now(), status=health, uptime_seconds=self._telemetry.uptime()
+                timestamp=self._clock.now(),
+                status=health,
+                uptime_seconds=self._telemetry.uptime(),
+                conditions=self._supervisor.conditions(),
             )
             await self._link.send(channel.HEARTBEAT, beat)
 
@@ -175,8 +187,16 @@ class Daemon:
             await self._clock.sleep(self._metrics_seconds)
             await self._link.send(channel.METRICS, await self._telemetry.read())
 
-    async def _tell(self, news: channel.DeploymentStatusReport | channel.ModelProgress) -> None:
-        if isinstance(news, channel.ModelProgress):
+    def _delivered(self, news: Wire) -> None:
+        if isinstance(news, channel.DeploymentLogs):
+            self._supervisor.delivered(news)
+
+    async def _tell(
+        self, news: channel.DeploymentStatusReport | channel.ModelProgress | channel.DeploymentLogs
+    ) -> None:
+        if isinstance(news, channel.DeploymentLogs):
+            self._link.post(channel.DEPLOYMENT_LOGS, news.replica_id, news, generation=news.generation)
+        elif isinstance(news, channel.ModelProgress):
             await self._link.send(channel.MODEL_PROGRESS, news)
         else:
             await self._link.send(channel.DEPLOYMENT_STATUS, news, generation=news.generation)

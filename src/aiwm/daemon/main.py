@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 from aiwm.daemon.daemon import Daemon, node_dir
 from aiwm.kit.logs import configure_logging
+from aiwm.kit.open_files import raise_open_files
 from aiwm.kit.settings import Settings, SettingsError, load_settings
 
 log = logging.getLogger(__name__)
@@ -20,6 +21,7 @@ log = logging.getLogger(__name__)
 def main(settings: Settings, *, lifeline: int | None = None) -> int:
     """Runs a node until SIGINT or SIGTERM: 0. A setting or folder that cannot be used: one line and 2; a bug: 1."""
     configure_logging("node", settings.log_level)
+    raise_open_files()
     try:
         _require(settings)
         with _alone(settings):

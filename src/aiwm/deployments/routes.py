@@ -171,14 +171,15 @@ def deployments_router(
         tail: Annotated[int, Query(ge=0, le=10_000)] = 100,
     ) -> Response:
         wish = seen_by(who, deployment_id)
-        replica, begin = await logs.first(book.state(wish.id), tail)
+        begin = await logs.first(book.state(wish.id), tail)
+        source = {"X-Log-Source": begin.source}
         as_events = "text/event-stream" in request.headers.get("accept", "")
         if not follow and not as_events:
-            return Response(begin.text, media_type="text/plain; charset=utf-8")
-        pieces = logs.follow(wish.id, replica, begin)
+            return Response(begin.piece.text, media_type="text/plain; charset=utf-8", headers=source)
+        pieces = logs.follow(wish.id, begin)
         if as_events:
-            return StreamingResponse(_as_events(pieces), media_type="text/event-stream")
-        return StreamingResponse(pieces, media_type="text/plain; charset=utf-8")
+            return StreamingResponse(_as_events(pieces), media_type="text/event-stream", headers=source)
+        return StreamingResponse(pieces, media_type="text/plain; charset=utf-8", headers=source)
 
     return router
 

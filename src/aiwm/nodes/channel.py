@@ -49,6 +49,10 @@ class Listener(Protocol):
         """How much of a model a replica has fetched."""
         ...
 
+    async def logs(self, session: Session, report: wire.DeploymentLogs) -> None:
+        """The last lines of an engine that ended."""
+        ...
+
     async def left(self, session: Session) -> None:
         """The node's current connection has ended."""
         ...
@@ -70,6 +74,7 @@ class NodeChannel(socketio.AsyncNamespace):  # type: ignore[misc]
             wire.HEARTBEAT: (wire.Heartbeat, self._heartbeat),
             wire.METRICS: (wire.Metrics, self._metrics),
             wire.DEPLOYMENT_STATUS: (wire.DeploymentStatusReport, self._status),
+            wire.DEPLOYMENT_LOGS: (wire.DeploymentLogs, self._logs),
             wire.MODEL_PROGRESS: (wire.ModelProgress, self._progress),
             wire.COMMAND_ACK: (wire.CommandAck, self._acknowledged),
             wire.COMMAND_RESULT: (wire.CommandResult, self._result),
@@ -238,6 +243,10 @@ class NodeChannel(socketio.AsyncNamespace):  # type: ignore[misc]
     async def _status(self, session: Session, report: wire.DeploymentStatusReport) -> None:
         if self._listener is not None:
             await self._listener.status(session, report)
+
+    async def _logs(self, session: Session, report: wire.DeploymentLogs) -> None:
+        if self._listener is not None:
+            await self._listener.logs(session, report)
 
     async def _progress(self, session: Session, report: wire.ModelProgress) -> None:
         if self._listener is not None:

@@ -35,7 +35,8 @@ class FakeEngine:
 class FakeLauncher:
     """Remembers what it was told to start; `crash` lets an engine end, `answering` is its health.
 
-    `latest_starts` are moments by `time.monotonic`, which processes of one machine share.
+    `latest_starts` are moments by `time.monotonic`, which processes of one machine share; `written` is what each engine
+    wrote.
     """
 
     name = "fake"
@@ -46,6 +47,7 @@ class FakeLauncher:
         self.starts = 0
         self.latest_starts: deque[float] = deque(maxlen=_REMEMBERED)
         self.answering = True
+        self.written = ""
 
     async def start(self, folder: Path, plan: EnginePlan) -> Running:
         self.starts += 1
@@ -67,7 +69,7 @@ class FakeLauncher:
         return LogsResult(text="", next_offset=0)
 
     def output(self, folder: Path) -> str:
-        return ""
+        return self.written
 
     def crash(self, folder: Path, reason: str = "ended with code 1") -> None:
         """The engine in `folder` ends by itself."""
