@@ -144,6 +144,9 @@ class Keeper:
 
         def die_with_keeper() -> None:
             libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+            # A service manager may shield the daemon from the kernel's search for memory; what needs it is the engine.
+            with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
+                score.write("0")
 
         try:
             engine = subprocess.Popen(

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import get_args
 from urllib.parse import urlsplit, urlunsplit
 
@@ -57,7 +57,7 @@ class Link:
         credential: Credential,
         *,
         clock: Clock,
-        inventory: Callable[[], channel.NodeRegister],
+        inventory: Callable[[], Awaitable[channel.NodeRegister]],
         receive: Callable[[str, object], None],
         registered: Callable[[channel.ControllerInfo], None],
         trust: ssl.SSLContext | None = None,
@@ -108,7 +108,7 @@ class Link:
 
     async def _register(self, session: "_Session") -> None:
         async with self._sending:
-            body = channel.envelope(channel.NODE_REGISTER, self._inventory(), now=self._clock.now())
+            body = channel.envelope(channel.NODE_REGISTER, await self._inventory(), now=self._clock.now())
             await session.emit(channel.NODE_REGISTER, body)
             # From here on changes are told by themselves, behind the inventory that does not have them.
             self._session = session

@@ -15,7 +15,7 @@ from aiwm.daemon.replicas import Next, Policy, ReplicaRecord, after_end, shorten
 from aiwm.kit.backoff import delays
 from aiwm.kit.clock import Clock, seconds_between
 from aiwm.protocol.errors import AiwmError
-from aiwm.protocol.node_channel import DeploymentStatusReport, ModelProgress
+from aiwm.protocol.node_channel import DeployCommand, DeploymentStatusReport, ModelProgress
 from aiwm.protocol.states import ReplicaState
 
 log = logging.getLogger(__name__)
@@ -39,6 +39,7 @@ class Runner:
     address: Address = field(default_factory=Address)
     policy: Policy = field(default_factory=Policy)
     choose_ports: ChoosePorts = choose_ports
+    cuda_name: Callable[[str], str] = str
 
     async def deploy(self, record: ReplicaRecord, settled: Settled) -> None:
         """From nothing to a serving engine, and on: returns only when the replica has failed for good."""
@@ -108,13 +109,17 @@ class Runner:
         ports = self.choose_ports(self.address)
         workspace = folder / "workspace"
         with disk_errors(f"cannot start {order.engine}"):
-            plan = await asyncio.to_thread(engine.prepare, order, artifact, workspace, ports, self.address)
+            plan = await asyncio.to_thread(engine.prepare, self._seen(order), artifact, workspace, ports, self.address)
         record.port, record.probes = ports.http, list(plan.ready)
         record.endpoint = f"http://{self.advertise_host or self.address.local}:{ports.http}"
         await self._move(record, ReplicaState.STARTING, f"starting {order.engine}")
         with disk_errors(f"cannot start {order.engine}"):
             running = await self.launcher.start(folder, plan)
         log.info("started %s for replica %s, pid %s", order.engine, record.replica_id, running.pid)
+
+    def _seen(self, order: DeployCommand) -> DeployCommand:
+        """The order with its GPUs under the names that the engine must use for them."""
+        return order.model_copy(update={"gpu_device_ids": [self.cuda_name(each) for each in order.gpu_device_ids]})
 
     async def _wait_ready(self, record: ReplicaRecord) -> Ended | None:
         folder = self.ledger.folder(record.replica_id)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from aiwm.daemon.launchers.port import Running
 from aiwm.daemon.replicas import ReplicaRecord, Verdict, judge_deploy, judge_stop, report
 from aiwm.daemon.runner import Runner
 from aiwm.kit.context import correlated, correlation_id
@@ -48,6 +49,12 @@ class Supervisor:
         return [
             report(record) for record in self._records.values() if deployment_id in (None, record.order.deployment_id)
         ]
+
+    def running(self) -> dict[str, Running]:
+        """The engines that run now, by replica id."""
+        launcher, ledger = self._runner.launcher, self._runner.ledger
+        found = {replica_id: launcher.status(ledger.folder(replica_id)) for replica_id in self._records}
+        return {replica_id: status for replica_id, status in found.items() if isinstance(status, Running)}
 
     def resume(self) -> None:
         """Takes up what the ledger says: running engines are adopted, interrupted work goes on."""

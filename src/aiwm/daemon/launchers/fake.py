@@ -14,7 +14,7 @@ class FakeEngine:
     """Plans nothing and never fails."""
 
     def version(self) -> str | None:
-        return "0"
+        return None
 
     def prepare(
         self, order: DeployCommand, artifact: Path, workspace: Path, ports: Ports, address: Address
@@ -41,7 +41,8 @@ class FakeLauncher:
 
     async def start(self, folder: Path, plan: EnginePlan) -> Running:
         self.starts += 1
-        running = Running(pid=self.starts, start_time=self.starts)
+        # No process has this pid: a fake engine's usage must not be that of some program here.
+        running = Running(pid=0, start_time=self.starts)
         self.seen[folder] = running
         return running
 
