@@ -224,7 +224,7 @@ class TinyEngine:
         self.extra = extra
 
     def version(self) -> str | None:
-        return "1"
+        return None
 
     def prepare(
         self, order: DeployCommand, artifact: Path, workspace: Path, ports: Ports, address: Address

@@ -9,7 +9,7 @@ import contextlib
 import logging
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import get_args
 from urllib.parse import urlsplit, urlunsplit
 
@@ -75,7 +75,7 @@ class Link:
         credential: Credential,
         *,
         clock: Clock,
-        inventory: Callable[[], channel.NodeRegister],
+        inventory: Callable[[], Awaitable[channel.NodeRegister]],
         receive: Callable[[str, object], None],
         registered: Callable[[channel.ControllerInfo], None],
         tally: Tally,
@@ -176,7 +176,7 @@ class Link:
 
     async def _register(self, session: "_Session") -> None:
         async with self._sending:
-            body = channel.envelope(channel.NODE_REGISTER, self._inventory(), now=self._clock.now())
+            body = channel.envelope(channel.NODE_REGISTER, await self._inventory(), now=self._clock.now())
             await session.emit(channel.NODE_REGISTER, body)
             # From here on changes are told by themselves, behind the inventory that does not have them.
             self._session = session

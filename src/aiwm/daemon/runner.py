@@ -33,7 +33,7 @@ from aiwm.daemon.replicas import (
 from aiwm.daemon.sizes import last_lines
 from aiwm.kit.clock import Clock
 from aiwm.protocol.errors import AiwmError, Invalid, Unavailable
-from aiwm.protocol.node_channel import DeploymentLogs, DeploymentStatusReport, ModelProgress
+from aiwm.protocol.node_channel import DeployCommand, DeploymentLogs, DeploymentStatusReport, ModelProgress
 from aiwm.protocol.states import ReplicaState
 
 log = logging.getLogger(__name__)
@@ -59,6 +59,7 @@ class Runner:
     choose_ports: ChoosePorts = choose_ports
     draw: Callable[[float, float], float] = random.uniform
     boot: str = field(default_factory=boot_id)
+    cuda_name: Callable[[str], str] = str
 
     async def deploy(self, record: ReplicaRecord, settled: Settled) -> None:
         """From nothing to a serving engine, and on: returns only when the replica has failed for good."""
@@ -173,7 +174,7 @@ class Runner:
         ports = self._free_ports()
         workspace = folder / "workspace"
         with disk_errors(f"cannot start {order.engine}"):
-            plan = await asyncio.to_thread(engine.prepare, order, artifact, workspace, ports, self.address)
+            plan = await asyncio.to_thread(engine.prepare, self._seen(order), artifact, workspace, ports, self.address)
         record.port, record.probes = ports.http, list(plan.ready)
         record.endpoint = f"http://{self.advertise_host or self.address.local}:{ports.http}"
         record.restart_due = None
@@ -191,6 +192,10 @@ class Runner:
             raise Unavailable(
                 f"cannot listen on {self.address.bind}: {error.strerror}", code="NETWORK_ERROR"
             ) from error
+
+    def _seen(self, order: DeployCommand) -> DeployCommand:
+        """The order with its GPUs under the names that the engine must use for them."""
+        return order.model_copy(update={"gpu_device_ids": [self.cuda_name(each) for each in order.gpu_device_ids]})
 
     async def _wait_ready(self, record: ReplicaRecord) -> Ended | None:
         folder = self.ledger.folder(record.replica_id)

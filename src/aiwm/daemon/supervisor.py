@@ -70,6 +70,12 @@ class Supervisor:
             found.append(_condition("DiskFull", "CannotWrite", text))
         return found
 
+    def running(self) -> dict[str, Running]:
+        """The engines that run now, by replica id."""
+        launcher, ledger = self._runner.launcher, self._runner.ledger
+        found = {replica_id: launcher.status(ledger.folder(replica_id)) for replica_id in self._records}
+        return {replica_id: status for replica_id, status in found.items() if isinstance(status, Running)}
+
     def resume(self) -> None:
         """Takes up what the ledger says: running engines are adopted, interrupted work goes on."""
         for record in self._runner.ledger.read():

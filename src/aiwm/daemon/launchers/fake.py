@@ -18,7 +18,7 @@ class FakeEngine:
     """Plans nothing and never fails."""
 
     def version(self) -> str | None:
-        return "0"
+        return None
 
     def prepare(
         self, order: DeployCommand, artifact: Path, workspace: Path, ports: Ports, address: Address
@@ -52,7 +52,8 @@ class FakeLauncher:
     async def start(self, folder: Path, plan: EnginePlan) -> Running:
         self.starts += 1
         self.latest_starts.append(time.monotonic())
-        running = Running(pid=self.starts, start_time=self.starts)
+        # No process has this pid: a fake engine's usage must not be that of some program here.
+        running = Running(pid=0, start_time=self.starts)
         self.seen[folder] = running
         return running
 
