@@ -11,7 +11,7 @@ from aiwm.daemon.launchers.port import Ended, Running
 from aiwm.protocol.node_channel import DeployCommand, LogsResult
 from aiwm.protocol.states import EngineName
 
-_REMEMBERED = 100
+_REMEMBERED = 1000
 
 
 class FakeEngine:
