@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from aiwm.access.accounts import Accounts
+from aiwm.access.attempts import Attempts
 from aiwm.access.audit.log import AuditLog
 from aiwm.access.audit.routes import audit_router
 from aiwm.access.build import Access, compose_access
@@ -51,9 +52,12 @@ from aiwm.models.routes import models_router
 from aiwm.models.service import ModelService
 from aiwm.models.uploads import UploadService
 from aiwm.nodes.channel import NodeChannel
+from aiwm.nodes.join_tokens import JoinTokens
+from aiwm.nodes.joining import Joining
 from aiwm.nodes.presence import Presence
 from aiwm.nodes.records import NODES, OBSERVATIONS
 from aiwm.nodes.routes import nodes_router
+from aiwm.nodes.routes_join import join_router, join_tokens_router
 from aiwm.nodes.rules import dial_host
 from aiwm.nodes.service import NodeService
 from aiwm.protocol.errors import Unavailable
@@ -77,6 +81,8 @@ class Controller:
     accounts: Accounts
     guard: Guard
     nodes: NodeService
+    join_tokens: JoinTokens
+    joining: Joining
     presence: Presence
     channel: NodeChannel
     models: ModelService
@@ -92,7 +98,7 @@ class Controller:
 
     async def prepare(self) -> None:
         """Makes indexes and first records, and reads what is there."""
-        for part in (self.access, self.nodes, self.models, self.relay, self.keys, self.audit):
+        for part in (self.access, self.nodes, self.join_tokens, self.models, self.relay, self.keys, self.audit):
             await part.prepare()
         await first_run(self.users, self.access.passwords, self.infra.settings, self.infra.clock)
         await self.book.load()
@@ -113,6 +119,8 @@ class Controller:
             audit_router(self.audit, guard),
             users_router(self.accounts, guard),
             organizations_router(self.organizations, guard),
+            join_router(self.joining),
+            join_tokens_router(self.join_tokens, self.nodes, guard),
             nodes_router(self.nodes, guard, self.channel.close_node, self.deployments.on_node),
             models_router(self.models, uploads, guard, self.deployments.uses),
             blobs_router(infra.objects, infra.tickets),
@@ -178,6 +186,8 @@ def compose(infra: Infra, tasks: Tasks) -> Controller:
     dirty, presence = Dirty(), Presence()
     organizations = Organizations(store, clock, (NODES, MODELS, DEPLOYMENTS))
     nodes = NodeService(store, infra.tokens, clock, relay.wake, dirty.mark_all)
+    join_tokens = JoinTokens(store, clock)
+    joins = Attempts(clock, doing="join", code="JOIN_DELAYED")
     channel = NodeChannel(nodes, presence, clock, new_id("controller"))
     models = ModelService(store, clock, relay.wake)
     book = Book(store, relay.wake)
@@ -195,6 +205,8 @@ def compose(infra: Infra, tasks: Tasks) -> Controller:
         accounts=Accounts(store, organizations, access.passwords, clock),
         guard=access.guard,
         nodes=nodes,
+        join_tokens=join_tokens,
+        joining=Joining(join_tokens, nodes, access.users, joins, clock),
         presence=presence,
         channel=channel,
         models=models,

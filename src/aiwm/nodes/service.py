@@ -1,5 +1,6 @@
 """Nodes as records: what users may do with them, and how what a node reports is kept."""
 
+import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 
@@ -46,6 +47,28 @@ class NodeService:
             await self._seen.delete(record.id)
             raise _name_taken(params.name) from taken
         return node_view(record, await self._observation(record.id))
+
+    async def join(self, record: NodeRecord) -> tuple[NodeRecord, bool]:
+        """The node of the record's id, and whether it is this one: of several at once one is stored.
+
+        `Conflict` NAME_TAKEN when another node has its name.
+        """
+        # Before the node, so that no node is ever without one; under a name that is taken it waits for the next try.
+        with contextlib.suppress(Conflict):
+            await self._seen.insert(NodeObservation(id=record.id))
+        try:
+            return await self._nodes.insert(
+                record.model_copy(update={"unique_key": _unique_key(record.owner, record.name)})
+            ), True
+        except Conflict as taken:
+            there = await self.under_id(record.id)
+            if there is None:
+                raise _name_taken(record.name) from taken
+            return there, False
+
+    async def under_id(self, node_id: str) -> NodeRecord | None:
+        """The node that has or had this id."""
+        return await self._nodes.get(node_id)
 
     async def find(self, node_id: str) -> NodeRecord | None:
         """The node's record, unless it was deleted or never was."""
