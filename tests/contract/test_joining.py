@@ -210,6 +210,21 @@ async def test_a_node_that_was_deleted_does_not_come_back_by_its_old_token(store
     assert await here.names() == []
 
 
+async def test_a_revoked_node_is_not_let_in_by_what_was_made_before(store: Store) -> None:
+    clock = SetClock()
+    here = await prepared(store, clock)
+    token = (await here.token()).token
+    node_id = (await here.join(token, "n", joinKey=KEY)).node_id
+    waiting = (await here.token(nodeId=node_id)).token
+    clock.forward(1)
+    await here.nodes.revoke(await here.nodes.record(node_id), by="user-1")
+    assert await here.outcome(token, "n", joinKey=KEY) == "JOIN_TOKEN_INVALID"
+    assert await here.outcome(waiting, "n") == "JOIN_TOKEN_INVALID"
+    clock.forward(1)
+    joined = await here.join((await here.token(nodeId=node_id)).token, "n")
+    assert (await here.nodes.authenticate(joined.token))[0].id == node_id
+
+
 async def test_a_token_revoked_while_its_machine_joins_makes_no_node(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

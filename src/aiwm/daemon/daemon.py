@@ -11,6 +11,7 @@ from aiwm.daemon.credential import Credential
 from aiwm.daemon.engines.base import Engine
 from aiwm.daemon.engines.triton import TritonEngine
 from aiwm.daemon.engines.triton_install import find_binary
+from aiwm.daemon.join import Joiner
 from aiwm.daemon.launchers.port import Launcher
 from aiwm.daemon.launchers.process import ProcessLauncher
 from aiwm.daemon.ledger import Ledger
@@ -64,6 +65,7 @@ class Daemon:
         policy: Policy | None = None,
         choose: ChoosePorts = choose_ports,
         lifeline: int | None = None,
+        joiner: Joiner | None = None,
     ) -> None:
         self._clock = clock or SystemClock()
         self._lifeline = lifeline
@@ -97,6 +99,7 @@ class Daemon:
             receive=self._receive,
             registered=self._set_intervals,
             trust=trust,
+            readmit=None if joiner is None else joiner.again,
         )
         self._commands = Commands(
             {

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import get_args
 from urllib.parse import urlsplit, urlunsplit
 
@@ -26,6 +26,7 @@ _FIRST_DELAY, _LONGEST_DELAY = 2.0, 60.0
 _HANDSHAKE_SECONDS = 15.0
 _REFUSALS = frozenset(get_args(channel.RefusalCode))
 _TOKEN_REFUSALS = frozenset({"TOKEN_INVALID", "TOKEN_EXPIRED"})
+_ADVICE = "; let this node in again: aiwm nodes join-token --node, or aiwm nodes token"
 
 
 class LinkRefused(Exception):
@@ -48,7 +49,8 @@ class Link:
     """Keeps the node connected and registered while `run` runs.
 
     `inventory` is called at each registration and says everything the node has and runs; `receive` gets every message
-    but the handshake's, in order. What is sent while there is no connection is lost: the next registration says it all.
+    but the handshake's, in order. `readmit` may have another token when this node's is refused. What is sent while
+    there is no connection is lost: the next registration says it all.
     """
 
     def __init__(
@@ -61,7 +63,9 @@ class Link:
         receive: Callable[[str, object], None],
         registered: Callable[[channel.ControllerInfo], None],
         trust: ssl.SSLContext | None = None,
+        readmit: Callable[[], Awaitable[str | None]] | None = None,
     ) -> None:
+        self._readmit = readmit
         self._url, self._credential, self._clock, self._trust = url, credential, clock, trust
         self._inventory, self._receive, self._registered = inventory, receive, registered
         self._sending = asyncio.Lock()
@@ -79,10 +83,9 @@ class Link:
                     pause = next(pauses)
                     log.warning("the link to %s ended; next attempt in %.0f s", self._url, pause)
                 except LinkRefused as error:
-                    pause = next(refused)
-                    if error.code in _TOKEN_REFUSALS:
-                        self._credential.refused()
-                    log.warning("the controller refused this node: %s; next attempt in %.0f s", error, pause)
+                    pause = 0.0 if await self._has_another_token(error) else next(refused)
+                    advice = _ADVICE if pause and error.code in _TOKEN_REFUSALS else ""
+                    log.warning("the controller refused this node: %s%s; next attempt in %.0f s", error, advice, pause)
                 except (socketio.exceptions.SocketIOError, aiohttp.ClientError, TimeoutError, OSError) as error:
                     pause = next(pauses)
                     cause = distrusted(error) or error
@@ -90,6 +93,16 @@ class Link:
                         "cannot reach the controller at %s: %s; next attempt in %.0f s", self._url, cause, pause
                     )
                 await self._clock.sleep(pause)
+
+    async def _has_another_token(self, error: LinkRefused) -> bool:
+        """Whether this node was given a token since, which may be shown at once."""
+        if error.code not in _TOKEN_REFUSALS:
+            return False
+        self._credential.refused()
+        token = None if self._readmit is None else await self._readmit()
+        if token is not None:
+            self._credential.replaced(token)
+        return token is not None
 
     async def _attend(self, http: aiohttp.ClientSession) -> bool:
         """One connection from its beginning to its end; True when the node was registered on it."""

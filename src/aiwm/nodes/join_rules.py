@@ -37,6 +37,12 @@ def check_identity(record: JoinTokenRecord, known_as: str | None) -> None:
         )
 
 
+def check_not_revoked(record: JoinTokenRecord, node: NodeRecord) -> None:
+    """A revocation ends every token made for a node until then, join tokens too."""
+    if node.tokens_from is not None and record.created_at <= node.tokens_from:
+        raise invalid()
+
+
 def check_unused(record: JoinTokenRecord, now: datetime) -> None:
     """Raises for a token that was used or has expired."""
     if record.used_at is not None:

@@ -56,6 +56,7 @@ class Joining:
             node = await self._nodes.record(record.node_id)
         except NotFound as error:
             raise join_rules.invalid() from error
+        join_rules.check_not_revoked(record, node)
         await self._tokens.readmit(record, key)
         return node
 
@@ -66,6 +67,7 @@ class Joining:
             join_rules.check_unused(record, now)
             node, is_new = await self._nodes.join(join_rules.new_node(record, name, key, now))
         if not is_new:
+            join_rules.check_not_revoked(record, node)
             # One that was deleted stays so, whoever comes again.
             join_rules.check_again(record, None if node.deleted_at else node.join_key, key, now)
         try:
