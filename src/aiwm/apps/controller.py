@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from aiwm.access.accounts import Accounts
+from aiwm.access.attempts import Attempts
 from aiwm.access.audit.log import AuditLog
 from aiwm.access.audit.routes import audit_router
 from aiwm.access.build import Access, compose_access
@@ -50,10 +51,13 @@ from aiwm.models.routes import models_router
 from aiwm.models.service import ModelService
 from aiwm.models.uploads import UploadService
 from aiwm.nodes.channel import NodeChannel
+from aiwm.nodes.join_tokens import JoinTokens
+from aiwm.nodes.joining import Joining
 from aiwm.nodes.presence import Presence
 from aiwm.nodes.records import NODES, OBSERVATIONS
 from aiwm.nodes.roster import Roster
 from aiwm.nodes.routes import nodes_router
+from aiwm.nodes.routes_join import join_router, join_tokens_router
 from aiwm.nodes.rules import dial_host
 from aiwm.nodes.service import NodeService
 from aiwm.nodes.vigil import VIGILS, Vigil
@@ -74,6 +78,8 @@ class Controller:
     guard: Guard
     roster: Roster
     nodes: NodeService
+    join_tokens: JoinTokens
+    joining: Joining
     presence: Presence
     vigil: Vigil
     channel: NodeChannel
@@ -90,7 +96,8 @@ class Controller:
 
     async def prepare(self) -> None:
         """Makes indexes and first records, and reads what is there."""
-        for part in (self.access, self.models, self.relay, self.keys, self.audit, self.vigil):
+        stored = (self.access, self.join_tokens, self.models, self.relay, self.keys, self.audit, self.vigil)
+        for part in stored:
             await part.prepare()
         await first_run(self.users, self.access.passwords, self.infra.settings, self.infra.clock)
         await self.roster.load()
@@ -113,6 +120,8 @@ class Controller:
             audit_router(self.audit, guard),
             users_router(self.accounts, guard),
             organizations_router(self.organizations, guard),
+            join_router(self.joining),
+            join_tokens_router(self.join_tokens, self.nodes, guard),
             nodes_router(self.nodes, guard, self.channel.close_node, self.deployments.on_node),
             models_router(self.models, uploads, guard, self.deployments.uses),
             blobs_router(infra.objects, infra.tickets),
@@ -168,6 +177,8 @@ def compose(infra: Infra, tasks: Tasks) -> Controller:
     roster = Roster(store, clock, relay.wake)
     nodes = NodeService(store, roster, infra.tokens, clock, lambda node_id: dirty.mark_each(book.concerned(node_id)))
     vigil = Vigil(store, nodes, presence, clock, relay.wake)
+    join_tokens = JoinTokens(store, clock)
+    joins = Attempts(clock, doing="join", code="JOIN_DELAYED")
     channel = NodeChannel(nodes, presence, clock, new_id("controller"))
     models = ModelService(store, clock, relay.wake)
     deployments = DeploymentService(store, book, clock, base_url, dirty)
@@ -185,6 +196,8 @@ def compose(infra: Infra, tasks: Tasks) -> Controller:
         guard=access.guard,
         roster=roster,
         nodes=nodes,
+        join_tokens=join_tokens,
+        joining=Joining(join_tokens, nodes, access.users, joins, clock),
         presence=presence,
         vigil=vigil,
         channel=channel,

@@ -13,6 +13,7 @@ from aiwm.daemon.engines.base import Engine
 from aiwm.daemon.engines.triton import TritonEngine
 from aiwm.daemon.engines.triton_install import find_binary
 from aiwm.daemon.floors import merged, old_software
+from aiwm.daemon.join import Joiner
 from aiwm.daemon.launchers.port import Launcher
 from aiwm.daemon.launchers.process import ProcessLauncher
 from aiwm.daemon.ledger import Ledger
@@ -70,6 +71,7 @@ class Daemon:
         policy: Policy | None = None,
         choose: ChoosePorts = choose_ports,
         lifeline: int | None = None,
+        joiner: Joiner | None = None,
     ) -> None:
         self._clock = clock or SystemClock()
         self._lifeline = lifeline
@@ -111,6 +113,7 @@ class Daemon:
             delivered=self._delivered,
             instance=self._instance,
             trust=trust,
+            readmit=None if joiner is None else joiner.again,
         )
         self._commands = Commands(
             {

@@ -42,6 +42,7 @@ _ROOM_SECONDS = 0.02
 _MOST_BACKLOG = 64
 _REFUSALS = frozenset(get_args(channel.RefusalCode))
 _TOKEN_REFUSALS = frozenset({"TOKEN_INVALID", "TOKEN_EXPIRED"})
+_ADVICE = "; let this node in again: aiwm nodes join-token --node, or aiwm nodes token"
 
 
 class LinkRefused(Exception):
@@ -66,7 +67,8 @@ class Link:
     `inventory` is called at each registration and says everything the node has and runs; `receive` gets every message
     but the handshake's, in order. What is sent while there is no connection is lost: the next registration says it all,
     but for what is posted, which is kept. `delivered` hears what of that went out. `instance` names this run of the
-    daemon: by it the controller tells a daemon that returns from another one with the same identity.
+    daemon: by it the controller tells a daemon that returns from another one with the same identity. `readmit`
+    may have another token when this node's is refused.
     """
 
     def __init__(
@@ -82,7 +84,9 @@ class Link:
         delivered: Callable[[Wire], None] = lambda _: None,
         instance: str,
         trust: ssl.SSLContext | None = None,
+        readmit: Callable[[], Awaitable[str | None]] | None = None,
     ) -> None:
+        self._readmit = readmit
         self._url, self._credential, self._clock, self._trust = url, credential, clock, trust
         self._inventory, self._receive, self._registered = inventory, receive, registered
         self._delivered, self._instance, self._tally = delivered, instance, tally
@@ -108,17 +112,18 @@ class Link:
                 pause = next(pauses)
                 log.warning("the link to %s ended; next attempt in %.0f s", self._url, pause)
             except LinkRefused as error:
-                pause = next(replaced if error.code == "NODE_REPLACED" else refused)
-                self._say_refused(error, pause)
+                pause = await self._after_refusal(error, next(replaced if error.code == "NODE_REPLACED" else refused))
             except (socketio.exceptions.SocketIOError, aiohttp.ClientError, TimeoutError, OSError) as error:
                 pause = next(pauses)
                 cause = distrusted(error) or error
                 log.warning("cannot reach the controller at %s: %s; next attempt in %.0f s", self._url, cause, pause)
             await self._clock.sleep(pause)
 
-    def _say_refused(self, error: LinkRefused, pause: float) -> None:
-        if error.code in _TOKEN_REFUSALS:
-            self._credential.refused()
+    async def _after_refusal(self, error: LinkRefused, pause: float) -> float:
+        """Says why, and what to do; how long to wait: not at all with another token to show."""
+        if await self._has_another_token(error):
+            log.warning("the controller refused this node: %s; it has another token, which is shown now", error)
+            return 0.0
         if error.code == "NODE_REPLACED":
             log.warning(
                 "another daemon uses this node's identity and is connected in its place: give one of the two machines "
@@ -126,7 +131,19 @@ class Link:
                 pause,
             )
         else:
-            log.warning("the controller refused this node: %s; next attempt in %.0f s", error, pause)
+            advice = _ADVICE if error.code in _TOKEN_REFUSALS else ""
+            log.warning("the controller refused this node: %s%s; next attempt in %.0f s", error, advice, pause)
+        return pause
+
+    async def _has_another_token(self, error: LinkRefused) -> bool:
+        """Whether this node was given a token since, which may be shown at once."""
+        if error.code not in _TOKEN_REFUSALS:
+            return False
+        self._credential.refused()
+        token = None if self._readmit is None else await self._readmit()
+        if token is not None:
+            self._credential.replaced(token)
+        return token is not None
 
     async def _attend(self) -> bool:
         """One connection from its beginning to its end; True when the node was registered on it."""

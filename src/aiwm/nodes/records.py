@@ -18,7 +18,10 @@ OBSERVATIONS = "nodeObservations"
 
 
 class NodeRecord(OwnedRecord):
-    """The wish: written by users alone. Tokens issued until `tokens_from` open nothing."""
+    """The wish: written by users alone. Tokens issued until `tokens_from` open nothing.
+
+    `join_key` is the SHA-256 of the key that a machine showed when it made this node by a join token.
+    """
 
     name: str
     role: list[NodeRole]
@@ -26,6 +29,7 @@ class NodeRecord(OwnedRecord):
     maintenance: bool = False
     schedulable: bool = True
     tokens_from: Timestamp | None = None
+    join_key: str | None = None
 
 
 class NodeObservation(TellingRecord):

@@ -41,6 +41,24 @@ class NodeService:
             raise _name_taken(params.name) from taken
         return self.view(record)
 
+    async def join(self, record: NodeRecord) -> tuple[NodeRecord, bool]:
+        """The node of the record's id, and whether it is this one: of several at once one is stored.
+
+        `Conflict` NAME_TAKEN when another node has its name.
+        """
+        try:
+            named = record.model_copy(update={"unique_key": _unique_key(record.owner, record.name)})
+            return await self._roster.admit(named), True
+        except Conflict as taken:
+            there = await self.under_id(record.id)
+            if there is None:
+                raise _name_taken(record.name) from taken
+            return there, False
+
+    async def under_id(self, node_id: str) -> NodeRecord | None:
+        """The node that has or had this id."""
+        return await self._nodes.get(node_id)
+
     def find(self, node_id: str) -> NodeRecord | None:
         """The node's record, unless it was deleted or never was."""
         return self._roster.record(node_id)
