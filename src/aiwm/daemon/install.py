@@ -16,7 +16,7 @@ from aiwm.daemon.service import DATA_DIR, ENVIRONMENT, UNIT, Machine, Refused, r
 from aiwm.daemon.unit import PLAIN_PATH, SERVICE, USER, Service, unit_text, uses_docker
 
 TOKENS = ("AIWM_NODE_TOKEN", "AIWM_JOIN_TOKEN")
-_HIDDEN = ("/home/", "/root/", "/run/user/")
+_HIDDEN = ("/home/", "/run/user/", f"{pwd.getpwuid(0).pw_dir}/")
 _SETTINGS = ("controller_url", "data_dir", "tls_ca", "advertise_host", "triton_server", "node_name", "log_level")
 _URLS = ("http://", "https://", "ws://", "wss://")
 

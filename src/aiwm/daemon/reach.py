@@ -55,9 +55,8 @@ def _answer(url: str, host: str, port: int, trust: ssl.SSLContext | None) -> lis
         answer.read(65_536)
         middle = (began + time.time()) / 2
     except ssl.SSLError as error:
-        cause = distrusted(error)
-        advice = "" if cause else "see that AIWM_CONTROLLER_URL names a port that speaks HTTPS"
-        return [Check("fail", "certificate", cause or _said(error), advice)]
+        cause, _, advice = (distrusted(error) or _said(error)).partition("; ")
+        return [Check("fail", "certificate", cause, advice or "see that AIWM_CONTROLLER_URL names a port for HTTPS")]
     except (OSError, http.client.HTTPException) as error:
         advice = "see that AIWM_CONTROLLER_URL names AIWM's controller, and https:// where it speaks that"
         return [Check("fail", "answer", f"nothing sensible on {path}: {_said(error)}", advice)]
