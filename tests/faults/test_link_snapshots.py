@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import pytest_asyncio
 from tests.faults.link_harness import deployment, deployment_is
 from tests.faults.raw_node import event, raw_node
@@ -69,6 +70,23 @@ async def test_a_snapshot_cut_at_any_byte_tears_nothing_down(world: World) -> No
         await as_before(world, replicas)
     await as_before(world, replicas)
     async with played(world, token) as node:
+        assert await commands_after(node, {"data": {**FACTS, "replicas": replicas}}) == []
+        for replica in replicas:
+            await eventually(lambda: deployment_is(world, replica["deploymentId"], "running"))  # noqa: B023
+    await as_before(world, replicas)
+
+
+@pytest.mark.parametrize("empty", [{}, {"replicas": None}, {"hostname": "gpu-1"}], ids=["nothing", "null", "facts"])
+async def test_a_registration_that_names_no_inventory_says_nothing_about_it(
+    world: World, empty: dict[str, Any]
+) -> None:
+    token = await token_of(world, await a_node_record(world))
+    async with played(world, token) as node:
+        replicas = await two_running(world, node)
+    async with played(world, token) as node:
+        assert await commands_after(node, {"data": {**FACTS, **empty}}) == []
+        await as_before(world, replicas)
+        # Said in full afterwards, they were never away.
         assert await commands_after(node, {"data": {**FACTS, "replicas": replicas}}) == []
         for replica in replicas:
             await eventually(lambda: deployment_is(world, replica["deploymentId"], "running"))  # noqa: B023
