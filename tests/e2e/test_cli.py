@@ -105,6 +105,44 @@ async def test_the_main_road_can_be_typed(terminal: Terminal, folder: Path) -> N
     await terminal.ok("models", "rm", "digits")
 
 
+async def test_a_machine_is_let_in_and_held_back_from_the_terminal(terminal: Terminal, tmp_path: Path) -> None:
+    await terminal.login()
+    made = await terminal.type("nodes", "join-token", "--label", "zone=a", "--expires-in", "600")
+    assert made.code == 0, made.err
+    (line,) = [line for line in made.err.splitlines() if "AIWM_JOIN_TOKEN=" in line]
+    variable, *words = line.partition("join: ")[2].split()
+    token = variable.removeprefix("AIWM_JOIN_TOKEN=")
+    assert f"token        {token}" in made.out
+    (tmp_path / "machine").mkdir()
+    daemon = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", *words, "--name", "gpu-1", "--data-dir", str(tmp_path / "machine")),
+        env={"PATH": os.environ["PATH"], "AIWM_JOIN_TOKEN": token},
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+    async def online() -> bool:
+        return "online" in await terminal.ok("nodes", "ls")
+
+    await until(online, "the node is online", 30)
+    daemon.terminate()
+    await daemon.communicate()
+    assert daemon.returncode == 0
+    (used,) = json.loads(await terminal.ok("nodes", "join-tokens", "ls", "-o", "json"))["data"]
+    node = json.loads(await terminal.ok("nodes", "get", "gpu-1", "-o", "json"))
+    assert (used["status"], used["usedBy"], node["labels"]) == ("used", node["nodeId"], {"zone": "a"})
+    again = json.loads(await terminal.ok("nodes", "join-token", "--node", "gpu-1", "-o", "json"))
+    assert again["nodeId"] == node["nodeId"]
+    await terminal.ok("nodes", "join-tokens", "rm", again["joinTokenId"])
+    gone = await terminal.type("nodes", "join-tokens", "get", again["joinTokenId"])
+    assert "JOIN_TOKEN_NOT_FOUND" in gone.err
+    assert ", cordoned" in await terminal.ok("nodes", "cordon", "gpu-1")
+    assert ", maintenance" in await terminal.ok("nodes", "maintenance", "gpu-1", "on")
+    assert ", cordoned" in await terminal.ok("nodes", "maintenance", "gpu-1", "off")
+    assert ", cordoned" not in await terminal.ok("nodes", "uncordon", "gpu-1")
+    labelled = json.loads(await terminal.ok("nodes", "label", "gpu-1", "rack=7", "zone-", "-o", "json"))
+    assert labelled["labels"] == {"rack": "7"}
+
+
 async def test_json_is_exactly_what_the_api_says(terminal: Terminal) -> None:
     node_id = await terminal.world.node("gpu-1")
     await terminal.login()

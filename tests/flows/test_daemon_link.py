@@ -12,6 +12,9 @@ from aiwm.daemon.launchers.fake import FakeLauncher
 from aiwm.kit.clock import SystemClock
 from aiwm.protocol import node_channel as channel
 
+OWN_PACE = (5, 10, 30)
+"""What the daemon waits between its own rounds, in seconds."""
+
 
 class HastyClock(SystemClock):
     """Waits a hundredth of what it is asked to, and remembers what that was."""
@@ -86,7 +89,7 @@ async def test_a_refusal_is_said_in_one_line_and_tried_again_late(
         lines = [record.getMessage() for record in caplog.records if "refused" in record.getMessage()]
         assert len(lines) == 1
         assert f"{code}: no entry" in lines[0]
-        assert max(seconds for seconds in clock.asked if seconds not in (10, 30)) >= 30
+        assert max(seconds for seconds in clock.asked if seconds not in OWN_PACE) >= 30
 
 
 async def test_a_controller_that_is_away_is_waited_for_ever_longer(tmp_path: Path) -> None:
@@ -95,7 +98,7 @@ async def test_a_controller_that_is_away_is_waited_for_ever_longer(tmp_path: Pat
         settings = settings_for(one, tmp_path)
         await one.close()
         async with running(Daemon(settings, launcher=FakeLauncher(), policy=QUICK, clock=clock)):
-            waits = await until(lambda: [each for each in clock.asked if each not in (10, 30)][3:])
+            waits = await until(lambda: [each for each in clock.asked if each not in OWN_PACE][3:])
             assert 8 <= waits[0] <= 16
             await one.start()
             await until(lambda: one.of(channel.NODE_REGISTER))

@@ -1,13 +1,13 @@
 """The controller: REST, node channel, inference gateway and reconciler, composed from the nouns."""
 
 import asyncio
-import logging
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from aiwm.access.accounts import Accounts
+from aiwm.access.attempts import Attempts
 from aiwm.access.audit.log import AuditLog
 from aiwm.access.audit.routes import audit_router
 from aiwm.access.build import Access, compose_access
@@ -51,18 +51,18 @@ from aiwm.models.routes import models_router
 from aiwm.models.service import ModelService
 from aiwm.models.uploads import UploadService
 from aiwm.nodes.channel import NodeChannel
+from aiwm.nodes.join_tokens import JoinTokens
+from aiwm.nodes.joining import Joining
 from aiwm.nodes.presence import Presence
 from aiwm.nodes.records import NODES, OBSERVATIONS
+from aiwm.nodes.roster import Roster
 from aiwm.nodes.routes import nodes_router
+from aiwm.nodes.routes_join import join_router, join_tokens_router
 from aiwm.nodes.rules import dial_host
 from aiwm.nodes.service import NodeService
-from aiwm.protocol.errors import Unavailable
+from aiwm.nodes.vigil import VIGILS, Vigil
 from aiwm.protocol.node_channel import PING_INTERVAL_SECONDS, PING_TIMEOUT_SECONDS
 from aiwm.protocol.states import NodeStatus
-
-JUDGE_AFTER_SECONDS = 75.0
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +76,12 @@ class Controller:
     organizations: Organizations
     accounts: Accounts
     guard: Guard
+    roster: Roster
     nodes: NodeService
+    join_tokens: JoinTokens
+    joining: Joining
     presence: Presence
+    vigil: Vigil
     channel: NodeChannel
     models: ModelService
     book: Book
@@ -92,11 +96,14 @@ class Controller:
 
     async def prepare(self) -> None:
         """Makes indexes and first records, and reads what is there."""
-        for part in (self.access, self.nodes, self.models, self.relay, self.keys, self.audit):
+        stored = (self.access, self.join_tokens, self.models, self.relay, self.keys, self.audit, self.vigil)
+        for part in stored:
             await part.prepare()
         await first_run(self.users, self.access.passwords, self.infra.settings, self.infra.clock)
+        await self.roster.load()
         await self.book.load()
-        for node, seen in await self.nodes.fleet():
+        await self.deployments.last_logs.prepare()
+        for node, seen in self.nodes.fleet():
             if seen.status is not NodeStatus.OFFLINE:
                 self.presence.reached_at(node.id, dial_host(seen, own_machine=machine_mark()))
 
@@ -106,13 +113,15 @@ class Controller:
         inference = Inference(self.directory, upstream, self.usage)
         raw, named = gateway_routers(self.directory, inference, guard)
         uploads = UploadService(infra.store, infra.objects, infra.clock, self.relay.wake)
-        logs = Logs(self.channel.commands, infra.clock)
+        logs = Logs(self.channel.commands, self.deployments.last_logs, infra.clock)
         routers = (
             access_router(self.access.sessions, guard),
             api_keys_router(self.access.api_keys, guard),
             audit_router(self.audit, guard),
             users_router(self.accounts, guard),
             organizations_router(self.organizations, guard),
+            join_router(self.joining),
+            join_tokens_router(self.join_tokens, self.nodes, guard),
             nodes_router(self.nodes, guard, self.channel.close_node, self.deployments.on_node),
             models_router(self.models, uploads, guard, self.deployments.uses),
             blobs_router(infra.objects, infra.tickets),
@@ -148,25 +157,13 @@ class Controller:
         self.tasks.spawn("usage", self.usage.run())
         self.tasks.spawn("connections to engines", upstream.keep_only(self.directory.urls))
         self.tasks.spawn("open connections", self.channel.watch())
-        self.tasks.spawn("missing nodes", self._judge_missing())
+        self.tasks.spawn("node telemetry", self.roster.run())
+        self.tasks.spawn("missing nodes", self.vigil.run())
 
     async def say_when_closing(self, stop: asyncio.Event) -> None:
         """Tells the channel before the server ends its connections."""
         await stop.wait()
         self.channel.closing()
-
-    async def _judge_missing(self) -> None:
-        """Nodes that were online before this controller started get time to return before they count as gone."""
-        left = True
-        while left:
-            await self.infra.clock.sleep(JUDGE_AFTER_SECONDS)
-            try:
-                for node in await self.nodes.online():
-                    if self.presence.of(node.id) is None:
-                        await self.nodes.missing(node)
-                left = False
-            except Unavailable as error:
-                log.warning("missing nodes are judged later: %s", error.message)
 
 
 def compose(infra: Infra, tasks: Tasks) -> Controller:
@@ -174,17 +171,20 @@ def compose(infra: Infra, tasks: Tasks) -> Controller:
     clock, base_url = infra.clock, infra.settings.own_url
     access = compose_access(infra.store, infra.tokens, clock, infra.external)
     store = access.store
-    relay = Relay(store, infra.queues, (OBSERVATIONS, CONTENTS, STATES))
-    dirty, presence = Dirty(), Presence()
+    relay = Relay(store, infra.queues, (OBSERVATIONS, CONTENTS, STATES, VIGILS))
+    dirty, presence, book = Dirty(), Presence(), Book(store, relay.wake)
     organizations = Organizations(store, clock, (NODES, MODELS, DEPLOYMENTS))
-    nodes = NodeService(store, infra.tokens, clock, relay.wake, dirty.mark_all)
+    roster = Roster(store, clock, relay.wake)
+    nodes = NodeService(store, roster, infra.tokens, clock, lambda node_id: dirty.mark_each(book.concerned(node_id)))
+    vigil = Vigil(store, nodes, presence, clock, relay.wake)
+    join_tokens = JoinTokens(store, clock)
+    joins = Attempts(clock, doing="join", code="JOIN_DELAYED")
     channel = NodeChannel(nodes, presence, clock, new_id("controller"))
     models = ModelService(store, clock, relay.wake)
-    book = Book(store, relay.wake)
     deployments = DeploymentService(store, book, clock, base_url, dirty)
     artifacts = Artifacts(infra.objects, infra.tickets, base_url)
-    parts = Parts(book, deployments, models, artifacts, nodes, presence, channel.commands, clock)
-    reports = Reports(book, dirty, presence, channel.commands, clock, tasks)
+    parts = Parts(book, deployments, models, artifacts, nodes, presence, vigil, channel.commands, clock)
+    reports = Reports(book, dirty, presence, channel.commands, clock, tasks, deployments.last_logs)
     channel.listen(reports)
     return Controller(
         infra=infra,
@@ -194,8 +194,12 @@ def compose(infra: Infra, tasks: Tasks) -> Controller:
         organizations=organizations,
         accounts=Accounts(store, organizations, access.passwords, clock),
         guard=access.guard,
+        roster=roster,
         nodes=nodes,
+        join_tokens=join_tokens,
+        joining=Joining(join_tokens, nodes, access.users, joins, clock),
         presence=presence,
+        vigil=vigil,
         channel=channel,
         models=models,
         book=book,
@@ -229,3 +233,4 @@ async def run(settings: Settings, stop: asyncio.Event, *, local_node_file: str |
             application = controller.application(upstream)
             await serve(application, host=settings.host, port=settings.port, stop=stop, tls=tls)
         await controller.usage.flush()
+        await controller.roster.flush()

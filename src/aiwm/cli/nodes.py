@@ -4,11 +4,20 @@ from typing import Annotated
 
 import typer
 
+from aiwm.cli.join_tokens import add_joining
+from aiwm.cli.node_verbs import add_verbs
 from aiwm.cli.nouns import FileOption, Reference, Spec, documents_or, noun_app, pairs, show_view
 from aiwm.cli.output import Column, Format, Output, age, size
 from aiwm.cli.session import run, signed_in
 from aiwm.protocol.resources.nodes import Node
 from aiwm.protocol.states import NodeRole
+
+
+def _status(node: Node) -> str:
+    """As it is, and why it gets no replicas where that was asked for."""
+    held = "maintenance" if node.maintenance else None if node.schedulable else "cordoned"
+    return node.status.value if held is None else f"{node.status.value}, {held}"
+
 
 SPEC: Spec[Node] = Spec(
     singular="node",
@@ -16,7 +25,7 @@ SPEC: Spec[Node] = Spec(
     of=lambda client: client.nodes,
     columns=(
         Column("NAME", lambda node: node.name),
-        Column("STATUS", lambda node: node.status.value),
+        Column("STATUS", _status),
         Column("ROLE", lambda node: ",".join(role.value for role in node.role)),
         Column("GPUS", lambda node: str(len(node.gpu_devices))),
         Column("CORES", lambda node: str(node.cpu_cores or "-")),
@@ -28,6 +37,8 @@ SPEC: Spec[Node] = Spec(
 )
 
 app = noun_app(SPEC)
+add_joining(app)
+add_verbs(app, SPEC)
 
 
 @app.command()

@@ -75,6 +75,15 @@ class Book:
         found = self._id_by_name.get((org_id, name))
         return None if found is None else self._wish_by_id.get(found)
 
+    def concerned(self, node_id: str) -> set[str]:
+        """The deployments that a change of this node may matter to: those with replicas there, and those that wait."""
+        return {
+            wish.id
+            for wish in self._wish_by_id.values()
+            if (state := self.state(wish.id)).waiting_reason is not None
+            or any(replica.node_id == node_id for replica in state.replicas)
+        }
+
     def __iter__(self) -> Iterator[Wish]:
         return iter(list(self._wish_by_id.values()))
 

@@ -1,5 +1,7 @@
 """Which deployments must be looked at again: a wake-up with names and no data."""
 
+from collections.abc import Iterable
+
 from aiwm.kit.wake import Wake
 
 
@@ -15,6 +17,11 @@ class Dirty:
     def mark(self, deployment_id: str) -> None:
         """Something about this deployment may have changed."""
         self._ids.add(deployment_id)
+        self._wake.set()
+
+    def mark_each(self, deployment_ids: Iterable[str]) -> None:
+        """Something about these deployments may have changed."""
+        self._ids.update(deployment_ids)
         self._wake.set()
 
     def mark_all(self) -> None:

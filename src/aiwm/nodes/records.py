@@ -18,7 +18,10 @@ OBSERVATIONS = "nodeObservations"
 
 
 class NodeRecord(OwnedRecord):
-    """The wish: written by users alone. Tokens issued until `tokens_from` open nothing."""
+    """The wish: written by users alone. Tokens issued until `tokens_from` open nothing.
+
+    `join_key` is the SHA-256 of the key that a machine showed when it made this node by a join token.
+    """
 
     name: str
     role: list[NodeRole]
@@ -26,14 +29,23 @@ class NodeRecord(OwnedRecord):
     maintenance: bool = False
     schedulable: bool = True
     tokens_from: Timestamp | None = None
+    join_key: str | None = None
 
 
 class NodeObservation(TellingRecord):
-    """The observation: written by the channel alone. Sizes in MiB."""
+    """The observation: written by the channel alone. Sizes in MiB.
+
+    `instance` is the run of the daemon that connected last, `superseded` are those it and its predecessors replaced;
+    `cloned_at` is when one of these came back last, which only a copy of the node's identity does.
+    """
 
     status: NodeStatus = NodeStatus.OFFLINE
     health: Health = Health.HEALTHY
     epoch: int = 0
+    instance: str | None = None
+    superseded: list[str] = []
+    cloned_at: Timestamp | None = None
+    offline_since: Timestamp | None = None
     connected_at: Timestamp | None = None
     last_heartbeat: Timestamp | None = None
     uptime_seconds: float | None = None
@@ -41,6 +53,7 @@ class NodeObservation(TellingRecord):
     ip_address: str | None = None
     cpu_cores: int | None = None
     cpu_model: str | None = None
+    cpu_utilization: float | None = None
     ram_total: int | None = None
     ram_free: int | None = None
     disk_total: int | None = None
