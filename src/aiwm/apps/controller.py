@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prometheus_client import CollectorRegistry
+
 from aiwm.access.accounts import Accounts
 from aiwm.access.attempts import Attempts
 from aiwm.access.audit.log import AuditLog
@@ -51,13 +53,17 @@ from aiwm.models.routes import models_router
 from aiwm.models.service import ModelService
 from aiwm.models.uploads import UploadService
 from aiwm.nodes.channel import NodeChannel
+from aiwm.nodes.history import History
 from aiwm.nodes.join_tokens import JoinTokens
 from aiwm.nodes.joining import Joining
+from aiwm.nodes.losses import Losses
+from aiwm.nodes.metrics import NodeCollector
 from aiwm.nodes.presence import Presence
 from aiwm.nodes.records import NODES, OBSERVATIONS
 from aiwm.nodes.roster import Roster
 from aiwm.nodes.routes import nodes_router
 from aiwm.nodes.routes_join import join_router, join_tokens_router
+from aiwm.nodes.routes_metrics import metrics_router
 from aiwm.nodes.rules import dial_host
 from aiwm.nodes.service import NodeService
 from aiwm.nodes.vigil import VIGILS, Vigil
@@ -83,6 +89,8 @@ class Controller:
     presence: Presence
     vigil: Vigil
     channel: NodeChannel
+    history: History
+    losses: Losses
     models: ModelService
     book: Book
     deployments: DeploymentService
@@ -96,7 +104,16 @@ class Controller:
 
     async def prepare(self) -> None:
         """Makes indexes and first records, and reads what is there."""
-        stored = (self.access, self.join_tokens, self.models, self.relay, self.keys, self.audit, self.vigil)
+        stored = (
+            self.access,
+            self.join_tokens,
+            self.history,
+            self.models,
+            self.relay,
+            self.keys,
+            self.audit,
+            self.vigil,
+        )
         for part in stored:
             await part.prepare()
         await first_run(self.users, self.access.passwords, self.infra.settings, self.infra.clock)
@@ -122,14 +139,24 @@ class Controller:
             organizations_router(self.organizations, guard),
             join_router(self.joining),
             join_tokens_router(self.join_tokens, self.nodes, guard),
-            nodes_router(self.nodes, guard, self.channel.close_node, self.deployments.on_node),
+            nodes_router(self.nodes, guard, self.channel.close_node, self.deployments.on_node, self.history.forget),
+            metrics_router(self.nodes, self.history, guard, infra.clock),
             models_router(self.models, uploads, guard, self.deployments.uses),
             blobs_router(infra.objects, infra.tickets),
             raw,
             deployments_router(
-                self.deployments, self.book, self.models, self.nodes, logs, self.reconciler.fleet, guard
+                self.deployments,
+                self.book,
+                self.models,
+                self.nodes,
+                logs,
+                self.reconciler.fleet,
+                self.presence.usage,
+                guard,
             ),
         )
+        registry = CollectorRegistry()
+        registry.register(NodeCollector(self.nodes.fleet, self.presence))
         app = create_app(
             title="AIWM",
             routers=routers,
@@ -139,6 +166,7 @@ class Controller:
             settings=infra.settings,
             idempotency=self.keys,
             recorder=self.audit,
+            registry=registry,
         )
         sio = socket_server(
             settings=infra.settings,
@@ -159,6 +187,8 @@ class Controller:
         self.tasks.spawn("open connections", self.channel.watch())
         self.tasks.spawn("node telemetry", self.roster.run())
         self.tasks.spawn("missing nodes", self.vigil.run())
+        self.tasks.spawn("lost nodes", self.losses.run())
+        self.tasks.spawn("history", self.history.run())
 
     async def say_when_closing(self, stop: asyncio.Event) -> None:
         """Tells the channel before the server ends its connections."""
@@ -179,7 +209,8 @@ def compose(infra: Infra, tasks: Tasks) -> Controller:
     vigil = Vigil(store, nodes, presence, clock, relay.wake)
     join_tokens = JoinTokens(store, clock)
     joins = Attempts(clock, doing="join", code="JOIN_DELAYED")
-    channel = NodeChannel(nodes, presence, clock, new_id("controller"))
+    history = History(store, clock)
+    channel = NodeChannel(nodes, presence, history, clock, new_id("controller"))
     models = ModelService(store, clock, relay.wake)
     deployments = DeploymentService(store, book, clock, base_url, dirty)
     artifacts = Artifacts(infra.objects, infra.tickets, base_url)
@@ -201,6 +232,8 @@ def compose(infra: Infra, tasks: Tasks) -> Controller:
         presence=presence,
         vigil=vigil,
         channel=channel,
+        history=history,
+        losses=Losses(nodes, deployments.nodes_in_use, lambda: vigil.isolated, clock),
         models=models,
         book=book,
         deployments=deployments,

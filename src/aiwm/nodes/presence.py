@@ -3,19 +3,23 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from aiwm.protocol.node_channel import ReplicaReport
+from aiwm.protocol.node_channel import ReplicaReport, ReplicaUsage
 from aiwm.protocol.states import ReplicaState
 
 
 @dataclass(slots=True)
 class Session:
-    """One connection of one node. Until it has registered, nothing may be concluded from its inventory."""
+    """One connection of one node. Until it has registered, nothing may be concluded from its inventory.
+
+    `usage` is what each replica used when that was said last.
+    """
 
     node_id: str
     sid: str
     epoch: int
     registered: bool = False
     inventory: dict[str, ReplicaReport] = field(default_factory=dict)
+    usage: dict[str, ReplicaUsage] = field(default_factory=dict)
 
     def took(self, reports: Iterable[ReplicaReport]) -> None:
         """A full inventory replaces the one before."""
@@ -28,6 +32,10 @@ class Session:
             self.inventory.pop(report.replica_id, None)
         else:
             self.inventory[report.replica_id] = report
+
+    def used(self, usage: Iterable[ReplicaUsage]) -> None:
+        """What all replicas use replaces what they used before."""
+        self.usage = {each.replica_id: each for each in usage}
 
     def forgot(self, replica_id: str) -> None:
         """The node keeps nothing of this replica."""
@@ -76,6 +84,11 @@ class Presence:
     def of(self, node_id: str) -> Session | None:
         """The node's current session."""
         return self._by_node.get(node_id)
+
+    def usage(self, node_id: str, replica_id: str) -> ReplicaUsage | None:
+        """What a replica used when its node said so last."""
+        session = self._by_node.get(node_id)
+        return None if session is None else session.usage.get(replica_id)
 
     def current(self, sid: str) -> Session | None:
         """The session of a connection, unless a newer one has replaced it."""
