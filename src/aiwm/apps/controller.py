@@ -22,7 +22,7 @@ from aiwm.access.service import Users
 from aiwm.apps.local_node import ensure_local_node
 from aiwm.deployments.book import Book
 from aiwm.deployments.channel import Reports
-from aiwm.deployments.dirty import Dirty
+from aiwm.deployments.following import follow, planning, telling
 from aiwm.deployments.logs import Logs
 from aiwm.deployments.reconciler import Parts, Reconciler
 from aiwm.deployments.records import DEPLOYMENTS, STATES
@@ -39,6 +39,10 @@ from aiwm.http.serve import serve, warn_plain
 from aiwm.http.sockets import mount, socket_server
 from aiwm.http.tls import certificate
 from aiwm.infra.build import Infra, open_infra
+from aiwm.infra.bus.calls import Calls
+from aiwm.infra.bus.circle import Circle
+from aiwm.infra.bus.feed import Feed
+from aiwm.infra.bus.lease import Lease
 from aiwm.infra.store.outbox import Relay
 from aiwm.kit.ids import new_id
 from aiwm.kit.machine import machine_mark
@@ -51,6 +55,7 @@ from aiwm.models.routes import models_router
 from aiwm.models.service import ModelService
 from aiwm.models.uploads import UploadService
 from aiwm.nodes.channel import NodeChannel
+from aiwm.nodes.peers import Peers
 from aiwm.nodes.presence import Presence
 from aiwm.nodes.records import NODES, OBSERVATIONS
 from aiwm.nodes.routes import nodes_router
@@ -89,6 +94,9 @@ class Controller:
     usage: UsageMeter
     keys: IdempotencyKeys
     audit: AuditLog
+    circle: Circle
+    feed: Feed
+    lease: Lease
 
     async def prepare(self) -> None:
         """Makes indexes and first records, and reads what is there."""
@@ -142,6 +150,9 @@ class Controller:
 
     def background(self, upstream: Upstream) -> None:
         """Starts what runs beside the server."""
+        self.tasks.spawn("other controllers", self.circle.run())
+        self.tasks.spawn("changes of other controllers", self.feed.run())
+        self.tasks.spawn("lease", self.lease.run())
         self.tasks.spawn("outbox relay", self.relay.run())
         self.tasks.spawn("reconciler", self.reconciler.run())
         self.tasks.spawn("health checks", self.reports.ask_around())
@@ -151,8 +162,9 @@ class Controller:
         self.tasks.spawn("missing nodes", self._judge_missing())
 
     async def say_when_closing(self, stop: asyncio.Event) -> None:
-        """Tells the channel before the server ends its connections."""
+        """Tells the channel and the other controllers before the server ends its connections."""
         await stop.wait()
+        self.circle.leave()
         self.channel.closing()
 
     async def _judge_missing(self) -> None:
@@ -175,17 +187,27 @@ def compose(infra: Infra, tasks: Tasks) -> Controller:
     access = compose_access(infra.store, infra.tokens, clock, infra.external)
     store = access.store
     relay = Relay(store, infra.queues, (OBSERVATIONS, CONTENTS, STATES))
-    dirty, presence = Dirty(), Presence()
+    circle = Circle(infra.bus, clock, new_id("controller"))
+    feed, calls = Feed(circle, clock), Calls(circle, clock, tasks)
+    lease = Lease(infra.bus, clock, "planner", circle.own_id)
+    dirty, presence = planning(feed, lease), Presence()
     organizations = Organizations(store, clock, (NODES, MODELS, DEPLOYMENTS))
     nodes = NodeService(store, infra.tokens, clock, relay.wake, dirty.mark_all)
-    channel = NodeChannel(nodes, presence, clock, new_id("controller"))
+    channel = NodeChannel(nodes, presence, clock, circle.own_id)
     models = ModelService(store, clock, relay.wake)
-    book = Book(store, relay.wake)
+    book = Book(store, relay.wake, telling(feed))
     deployments = DeploymentService(store, book, clock, base_url, dirty)
     artifacts = Artifacts(infra.objects, infra.tickets, base_url)
     parts = Parts(book, deployments, models, artifacts, nodes, presence, channel.commands, clock)
     reports = Reports(book, dirty, presence, channel.commands, clock, tasks)
     channel.listen(reports)
+
+    def moved(node_id: str | None, deployment_ids: set[str]) -> None:
+        if lease.held:
+            reports.elsewhere(node_id, deployment_ids)
+
+    Peers(circle, calls, presence, channel.commands, channel.replaced, moved, tasks)
+    follow(feed, lease, book, dirty)
     return Controller(
         infra=infra,
         tasks=tasks,
@@ -207,6 +229,9 @@ def compose(infra: Infra, tasks: Tasks) -> Controller:
         usage=UsageMeter(store, clock),
         keys=IdempotencyKeys(store, clock),
         audit=AuditLog(store, clock),
+        circle=circle,
+        feed=feed,
+        lease=lease,
     )
 
 
