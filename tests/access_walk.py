@@ -65,7 +65,7 @@ class Tenants:
         if role == "anonymous":
             return Caller("", "", None)
         if role == "node":
-            node = await self.world.controller.nodes.record(await self.node(self.own))
+            node = self.world.controller.nodes.record(await self.node(self.own))
             return Caller(node.id, node.name, self.world.controller.nodes.token(node, 3600).token)
         name = new_id("user")
         made = {"username": name, "password": PASSWORD, "roles": [role], "orgId": self.own}

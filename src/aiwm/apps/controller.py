@@ -1,7 +1,6 @@
 """The controller: REST, node channel, inference gateway and reconciler, composed from the nouns."""
 
 import asyncio
-import logging
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from aiwm.access.service import Users
 from aiwm.apps.local_node import ensure_local_node
 from aiwm.deployments.book import Book
 from aiwm.deployments.channel import Reports
-from aiwm.deployments.following import follow, planning, telling
+from aiwm.deployments.following import DEPLOYMENT, NODE, follow, planning, telling
 from aiwm.deployments.logs import Logs
 from aiwm.deployments.reconciler import Parts, Reconciler
 from aiwm.deployments.records import DEPLOYMENTS, STATES
@@ -58,16 +57,13 @@ from aiwm.nodes.channel import NodeChannel
 from aiwm.nodes.peers import Peers
 from aiwm.nodes.presence import Presence
 from aiwm.nodes.records import NODES, OBSERVATIONS
+from aiwm.nodes.roster import Roster
 from aiwm.nodes.routes import nodes_router
 from aiwm.nodes.rules import dial_host
 from aiwm.nodes.service import NodeService
-from aiwm.protocol.errors import Unavailable
+from aiwm.nodes.vigil import VIGILS, Vigil
 from aiwm.protocol.node_channel import PING_INTERVAL_SECONDS, PING_TIMEOUT_SECONDS
 from aiwm.protocol.states import NodeStatus
-
-JUDGE_AFTER_SECONDS = 75.0
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +77,10 @@ class Controller:
     organizations: Organizations
     accounts: Accounts
     guard: Guard
+    roster: Roster
     nodes: NodeService
     presence: Presence
+    vigil: Vigil
     channel: NodeChannel
     models: ModelService
     book: Book
@@ -100,11 +98,12 @@ class Controller:
 
     async def prepare(self) -> None:
         """Makes indexes and first records, and reads what is there."""
-        for part in (self.access, self.nodes, self.models, self.relay, self.keys, self.audit):
+        for part in (self.access, self.models, self.relay, self.keys, self.audit, self.vigil):
             await part.prepare()
         await first_run(self.users, self.access.passwords, self.infra.settings, self.infra.clock)
+        await self.roster.load()
         await self.book.load()
-        for node, seen in await self.nodes.fleet():
+        for node, seen in self.nodes.fleet():
             if seen.status is not NodeStatus.OFFLINE:
                 self.presence.reached_at(node.id, dial_host(seen, own_machine=machine_mark()))
 
@@ -159,7 +158,8 @@ class Controller:
         self.tasks.spawn("usage", self.usage.run())
         self.tasks.spawn("connections to engines", upstream.keep_only(self.directory.urls))
         self.tasks.spawn("open connections", self.channel.watch())
-        self.tasks.spawn("missing nodes", self._judge_missing())
+        self.tasks.spawn("node telemetry", self.roster.run())
+        self.tasks.spawn("missing nodes", self.vigil.run())
 
     async def say_when_closing(self, stop: asyncio.Event) -> None:
         """Tells the channel and the other controllers before the server ends its connections."""
@@ -167,38 +167,26 @@ class Controller:
         self.circle.leave()
         self.channel.closing()
 
-    async def _judge_missing(self) -> None:
-        """Nodes that were online before this controller started get time to return before they count as gone."""
-        left = True
-        while left:
-            await self.infra.clock.sleep(JUDGE_AFTER_SECONDS)
-            try:
-                for node in await self.nodes.online():
-                    if self.presence.of(node.id) is None:
-                        await self.nodes.missing(node)
-                left = False
-            except Unavailable as error:
-                log.warning("missing nodes are judged later: %s", error.message)
-
 
 def compose(infra: Infra, tasks: Tasks) -> Controller:
     """Wires a controller."""
     clock, base_url = infra.clock, infra.settings.own_url
     access = compose_access(infra.store, infra.tokens, clock, infra.external)
     store = access.store
-    relay = Relay(store, infra.queues, (OBSERVATIONS, CONTENTS, STATES))
+    relay = Relay(store, infra.queues, (OBSERVATIONS, CONTENTS, STATES, VIGILS))
     circle = Circle(infra.bus, clock, new_id("controller"))
     feed, calls = Feed(circle, clock), Calls(circle, clock, tasks)
     lease = Lease(infra.bus, clock, "planner", circle.own_id)
-    dirty, presence = planning(feed, lease), Presence()
+    dirty, presence, book = planning(feed, lease), Presence(), Book(store, relay.wake, telling(feed, DEPLOYMENT))
     organizations = Organizations(store, clock, (NODES, MODELS, DEPLOYMENTS))
-    nodes = NodeService(store, infra.tokens, clock, relay.wake, dirty.mark_all)
+    roster = Roster(store, clock, relay.wake, telling(feed, NODE))
+    nodes = NodeService(store, roster, infra.tokens, clock, lambda node_id: dirty.mark_each(book.concerned(node_id)))
+    vigil = Vigil(store, nodes, presence, clock, relay.wake, lambda: lease.held)
     channel = NodeChannel(nodes, presence, clock, circle.own_id)
     models = ModelService(store, clock, relay.wake)
-    book = Book(store, relay.wake, telling(feed))
     deployments = DeploymentService(store, book, clock, base_url, dirty)
     artifacts = Artifacts(infra.objects, infra.tickets, base_url)
-    parts = Parts(book, deployments, models, artifacts, nodes, presence, channel.commands, clock)
+    parts = Parts(book, deployments, models, artifacts, nodes, presence, vigil, channel.commands, clock)
     reports = Reports(book, dirty, presence, channel.commands, clock, tasks)
     channel.listen(reports)
 
@@ -207,7 +195,7 @@ def compose(infra: Infra, tasks: Tasks) -> Controller:
             reports.elsewhere(node_id, deployment_ids)
 
     Peers(circle, calls, presence, channel.commands, channel.replaced, moved, tasks)
-    follow(feed, lease, book, dirty)
+    follow(feed, lease, roster, book, dirty)
     return Controller(
         infra=infra,
         tasks=tasks,
@@ -216,8 +204,10 @@ def compose(infra: Infra, tasks: Tasks) -> Controller:
         organizations=organizations,
         accounts=Accounts(store, organizations, access.passwords, clock),
         guard=access.guard,
+        roster=roster,
         nodes=nodes,
         presence=presence,
+        vigil=vigil,
         channel=channel,
         models=models,
         book=book,
@@ -254,3 +244,4 @@ async def run(settings: Settings, stop: asyncio.Event, *, local_node_file: str |
             application = controller.application(upstream)
             await serve(application, host=settings.host, port=settings.port, stop=stop, tls=tls)
         await controller.usage.flush()
+        await controller.roster.flush()

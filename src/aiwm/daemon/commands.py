@@ -1,12 +1,14 @@
 """What the controller asks for: read, acknowledged at once, done once, answered by exactly one result."""
 
 import logging
+import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from pydantic import ValidationError
 
+from aiwm.daemon.tally import Tally
 from aiwm.kit.context import accept_correlation_id, correlated
 from aiwm.kit.tasks import Tasks
 from aiwm.protocol import node_channel as channel
@@ -24,10 +26,11 @@ Handler = Callable[[dict[str, object]], Awaitable[dict[str, object]]]
 class Commands:
     """Turns messages into calls of `handlers`, by type. A message that was seen before is only acknowledged again."""
 
-    def __init__(self, handlers: dict[str, Handler], send: Send, tasks: Tasks) -> None:
+    def __init__(self, handlers: dict[str, Handler], send: Send, tasks: Tasks, tally: Tally) -> None:
         self._handlers = handlers
         self._send = send
         self._tasks = tasks
+        self._tally = tally
         self._seen: OrderedDict[str, None] = OrderedDict()
 
     def receive(self, event: str, body: object) -> None:
@@ -45,6 +48,7 @@ class Commands:
             self._tasks.spawn(f"{event} {message.message_id}", self._carry_out(event, message))
 
     async def _carry_out(self, event: str, message: channel.Envelope) -> None:
+        began = time.monotonic()
         fresh = message.message_id not in self._seen
         self._remember(message.message_id)
         # Begun before the acknowledgement goes out, so that what is decided follows the order of arrival.
@@ -52,6 +56,8 @@ class Commands:
         await self._send(channel.COMMAND_ACK, channel.CommandAck(original_message_id=message.message_id))
         if work is not None:
             await self._send(channel.COMMAND_RESULT, await work)
+            self._tally.commands += 1
+            self._tally.command_seconds.append(time.monotonic() - began)
 
     async def _result(self, event: str, message: channel.Envelope) -> channel.CommandResult:
         log.info("received %s", event, extra={"messageId": message.message_id})

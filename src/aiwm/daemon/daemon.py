@@ -19,6 +19,7 @@ from aiwm.daemon.ports import ChoosePorts, choose_ports, listen_address
 from aiwm.daemon.replicas import Policy
 from aiwm.daemon.runner import Runner
 from aiwm.daemon.supervisor import Supervisor
+from aiwm.daemon.tally import Tally
 from aiwm.daemon.telemetry import SystemTelemetry, Telemetry, judge_health
 from aiwm.kit.clock import Clock, SystemClock
 from aiwm.kit.machine import machine_mark
@@ -77,6 +78,7 @@ class Daemon:
         self._heartbeat_seconds = channel.HEARTBEAT_INTERVAL_MS / 1000
         self._metrics_seconds = channel.METRICS_INTERVAL_MS / 1000
         self._tasks = Tasks()
+        self.tally = Tally()
         self._runner = Runner(
             ledger=Ledger(node_dir(settings)),
             launcher=self._launcher,
@@ -96,6 +98,7 @@ class Daemon:
             inventory=self._register,
             receive=self._receive,
             registered=self._set_intervals,
+            tally=self.tally,
             trust=trust,
         )
         self._commands = Commands(
@@ -107,6 +110,7 @@ class Daemon:
             },
             self._link.send,
             self._tasks,
+            self.tally,
         )
 
     def stop(self) -> None:
@@ -160,7 +164,7 @@ class Daemon:
     async def _beat(self) -> None:
         while True:
             await self._clock.sleep(self._heartbeat_seconds)
-            health = judge_health(await asyncio.to_thread(self._telemetry.metrics))
+            health = judge_health(await self._telemetry.read())
             beat = channel.Heartbeat(
                 timestamp=self._clock.now(), status=health, uptime_seconds=self._telemetry.uptime()
             )
@@ -169,7 +173,7 @@ class Daemon:
     async def _measure(self) -> None:
         while True:
             await self._clock.sleep(self._metrics_seconds)
-            await self._link.send(channel.METRICS, await asyncio.to_thread(self._telemetry.metrics))
+            await self._link.send(channel.METRICS, await self._telemetry.read())
 
     async def _tell(self, news: channel.DeploymentStatusReport | channel.ModelProgress) -> None:
         if isinstance(news, channel.ModelProgress):
@@ -189,6 +193,6 @@ class Daemon:
 
     async def _health_check(self, data: dict[str, object]) -> dict[str, object]:
         command = channel.HealthCheckCommand.model_validate(data)
-        health = judge_health(await asyncio.to_thread(self._telemetry.metrics))
+        health = judge_health(await self._telemetry.read())
         replicas = self._supervisor.inventory(command.deployment_id)
         return channel.HealthCheckResult(status=health, replicas=replicas).to_wire()

@@ -13,6 +13,7 @@ import socketio.exceptions
 from pydantic import ValidationError
 
 from aiwm.daemon.credential import Credential
+from aiwm.daemon.tally import Tally
 from aiwm.kit.backoff import delays
 from aiwm.kit.clock import Clock, iso
 from aiwm.kit.context import correlation_id
@@ -60,10 +61,12 @@ class Link:
         inventory: Callable[[], channel.NodeRegister],
         receive: Callable[[str, object], None],
         registered: Callable[[channel.ControllerInfo], None],
+        tally: Tally,
         trust: ssl.SSLContext | None = None,
     ) -> None:
         self._url, self._credential, self._clock, self._trust = url, credential, clock, trust
         self._inventory, self._receive, self._registered = inventory, receive, registered
+        self._tally = tally
         self._sending = asyncio.Lock()
         self._session: _Session | None = None
 
@@ -95,14 +98,16 @@ class Link:
         """One connection from its beginning to its end; True when the node was registered on it."""
         session = _Session(self, http)
         try:
-            await session.connect(self._url, self._credential.token)
+            # The library bounds only its own part: a connection that is taken and never answered would be waited for.
+            async with asyncio.timeout(_HANDSHAKE_SECONDS):
+                await session.connect(self._url, self._credential.token)
             async with asyncio.timeout(_HANDSHAKE_SECONDS):
                 await session.first_of(session.welcomed)
                 await self._register(session)
                 await session.first_of(session.accepted)
             await session.ended.wait()
         finally:
-            self._session = None
+            self._session, self._tally.connected = None, False
             await session.close()
         return session.accepted.is_set()
 
@@ -124,6 +129,7 @@ class Link:
                 await session.emit(type_, channel.envelope(type_, data, now=self._clock.now(), metadata=metadata))
             except (socketio.exceptions.SocketIOError, aiohttp.ClientError, OSError):
                 return False
+            self._tally.sent += 1
             return True
 
     def arrived(self, session: "_Session", event: str, body: object) -> None:
@@ -156,8 +162,21 @@ class Link:
             return
         session.epoch = ack.epoch
         session.accepted.set()
+        self._tally.connected, self._tally.registrations = True, self._tally.registrations + 1
         log.info("registered as %s", ack.node_id, extra={"epoch": ack.epoch})
         self._registered(ack.controller_info)
+
+
+class _Client(socketio.AsyncClient):  # type: ignore[misc]
+    """Tells `ended` of every end: the library itself is silent about one that comes before a connect was accepted."""
+
+    def __init__(self, ended: asyncio.Event, **options: object) -> None:
+        super().__init__(**options)
+        self._ended = ended
+
+    async def _handle_eio_disconnect(self, reason: object) -> None:
+        self._ended.set()
+        await super()._handle_eio_disconnect(reason)
 
 
 class _Session:
@@ -167,24 +186,34 @@ class _Session:
         self.epoch: int | None = None
         self.welcomed, self.accepted, self.ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._refusal: LinkRefused | None = None
-        self._client = socketio.AsyncClient(reconnection=False, handle_sigint=False, http_session=http)
+        self._client = _Client(self.ended, reconnection=False, handle_sigint=False, http_session=http)
         self._client.on("connect_error", self._refused, namespace=channel.NAMESPACE)
         self._client.on("disconnect", self._disconnected, namespace=channel.NAMESPACE)
         self._client.on("*", lambda event, body=None: link.arrived(self, event, body), namespace=channel.NAMESPACE)
 
     async def connect(self, url: str, token: str) -> None:
-        try:
-            await self._client.connect(
+        """Returns once the controller has let this node in."""
+        dialling = asyncio.create_task(
+            self._client.connect(
                 url,
                 auth={"token": token},
                 namespaces=[channel.NAMESPACE],
                 transports=["websocket"],
                 wait_timeout=_HANDSHAKE_SECONDS,
             )
-        except socketio.exceptions.ConnectionError:
-            if self._refusal is not None:
-                raise self._refusal from None
-            raise
+        )
+        ended = asyncio.create_task(self.ended.wait())
+        try:
+            await asyncio.wait([dialling, ended], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (dialling, ended):
+                task.cancel()
+            await asyncio.gather(dialling, ended, return_exceptions=True)
+        if self._refusal is not None:
+            raise self._refusal
+        if dialling.cancelled():
+            raise socketio.exceptions.ConnectionError("the connection was cut before it was accepted")
+        dialling.result()
 
     async def first_of(self, event: asyncio.Event) -> None:
         """Waits for `event`; a connection that ends first is an error."""

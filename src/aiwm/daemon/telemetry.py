@@ -1,5 +1,6 @@
 """What this machine is and how it fares. A port: the simulated node brings its own."""
 
+import asyncio
 import platform
 import socket
 import time
@@ -27,6 +28,10 @@ class Telemetry(Protocol):
 
     def metrics(self) -> Metrics:
         """What changes all the time."""
+        ...
+
+    async def read(self) -> Metrics:
+        """`metrics`, without holding up the event loop."""
         ...
 
     def gpu_ids(self) -> set[str]:
@@ -79,6 +84,9 @@ class SystemTelemetry:
             ram_free=psutil.virtual_memory().available // _MIB,
             disk_free=psutil.disk_usage(str(self._data_dir)).free // _MIB,
         )
+
+    async def read(self) -> Metrics:
+        return await asyncio.to_thread(self.metrics)
 
     def gpu_ids(self) -> set[str]:
         return {gpu.device_id for gpu in self._gpus.read()}

@@ -17,6 +17,9 @@ from aiwm.protocol.states import ReplicaState
 log = logging.getLogger(__name__)
 
 HEALTH_CHECK_SECONDS = 60.0
+_STARTED = frozenset(
+    {ReplicaState.PREPARING, ReplicaState.STARTING, ReplicaState.RUNNING, ReplicaState.UNHEALTHY, ReplicaState.STOPPING}
+)
 _RESULT_SECONDS = 20.0
 
 
@@ -30,14 +33,28 @@ class Reports:
         self._commands, self._clock, self._tasks = commands, clock, tasks
 
     async def inventory(self, session: Session) -> None:
-        """A node has said all it runs: everything of it may have to be planned anew."""
-        self._dirty.mark_all()
+        """A node has registered: what it runs, and what waits for a place, may have to be planned anew.
+
+        One that did not say what it runs is taken to run what is on record: silence ends nothing.
+        """
+        if not session.registered:
+            session.took(self._recorded(session.node_id))
+        self._dirty.mark_each({each.deployment_id for each in session.inventory.values()})
+        self._dirty.mark_each(self._book.concerned(session.node_id))
         self._tasks.spawn(f"health of {session.node_id}", self._ask(session))
 
     async def left(self, session: Session) -> None:
         """A node is gone; what it runs goes on, unseen."""
         log.info("replicas out of sight", extra={"nodeId": session.node_id, "replicas": len(session.inventory)})
-        self._dirty.mark_all()
+        self._dirty.mark_each(self._book.concerned(session.node_id))
+
+    def _recorded(self, node_id: str) -> list[wire.ReplicaReport]:
+        return [
+            rules.as_recorded(wish.id, replica)
+            for wish in self._book
+            for replica in self._book.state(wish.id).replicas
+            if replica.node_id == node_id and replica.state in _STARTED
+        ]
 
     def elsewhere(self, node_id: str | None, deployment_ids: set[str]) -> None:
         """Another controller opened or lost a node's session, or heard news of these deployments alone."""

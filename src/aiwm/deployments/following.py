@@ -6,13 +6,14 @@ from aiwm.deployments.book import Book
 from aiwm.deployments.dirty import Dirty
 from aiwm.infra.bus.feed import Feed
 from aiwm.infra.bus.lease import Lease
+from aiwm.nodes.roster import Roster
 
-DEPLOYMENT, DIRTY = "deployment", "dirty"
+NODE, DEPLOYMENT, DIRTY = "node", "deployment", "dirty"
 
 
-def telling(feed: Feed) -> Callable[[str], None]:
-    """What a book calls after each write."""
-    return lambda deployment_id: feed.changed(DEPLOYMENT, deployment_id)
+def telling(feed: Feed, kind: str) -> Callable[[str], None]:
+    """What whoever keeps records of a kind calls after each write."""
+    return lambda record_id: feed.changed(kind, record_id)
 
 
 def planning(feed: Feed, lease: Lease) -> Dirty:
@@ -28,8 +29,14 @@ def planning(feed: Feed, lease: Lease) -> Dirty:
     return dirty
 
 
-def follow(feed: Feed, lease: Lease, book: Book, dirty: Dirty) -> None:
-    """The book first: what is marked is planned from it."""
+def follow(feed: Feed, lease: Lease, roster: Roster, book: Book, dirty: Dirty) -> None:
+    """Records first: what is marked is planned from them."""
+
+    async def nodes_changed(ids: frozenset[str] | None) -> None:
+        await roster.reload(ids)
+        if lease.held:
+            for each in ids or ():
+                dirty.mark_each(book.concerned(each))
 
     async def marked(ids: frozenset[str] | None) -> None:
         if lease.held and ids is None:
@@ -37,5 +44,6 @@ def follow(feed: Feed, lease: Lease, book: Book, dirty: Dirty) -> None:
         elif lease.held and ids is not None:
             dirty.mark_each(ids)
 
+    feed.on(NODE, nodes_changed)
     feed.on(DEPLOYMENT, book.reload)
     feed.on(DIRTY, marked)

@@ -43,11 +43,25 @@ class NodeFacts:
 
 @dataclass(slots=True)
 class Fleet:
-    """All nodes, and which replica holds which device: `taken[(node, device)] = replica`."""
+    """All nodes, and which replica holds which device: `taken[(node, device)] = replica`.
+
+    While the controller is `isolated`, a node that is away is away, and nothing more is known of it.
+    """
 
     nodes: dict[str, NodeFacts]
     taken: dict[tuple[str, str], str] = field(default_factory=dict)
     load: dict[str, int] = field(default_factory=dict)
+    isolated: bool = False
+    _reported: dict[str, list[tuple[str, ReplicaReport]]] | None = None
+
+    def reported(self, deployment_id: str) -> list[tuple[str, ReplicaReport]]:
+        """What nodes say they run of a deployment, each with its node's id."""
+        if self._reported is None:
+            self._reported = {}
+            for node in self.nodes.values():
+                for report in (node.inventory or {}).values():
+                    self._reported.setdefault(report.deployment_id, []).append((node.node_id, report))
+        return self._reported.get(deployment_id, [])
 
     def take(self, node_id: str, devices: list[str], replica_id: str) -> None:
         """Marks a node's devices as held."""
@@ -57,7 +71,7 @@ class Fleet:
 
     def copy(self) -> "Fleet":
         """The same fleet, on which devices may be taken on trial."""
-        return Fleet(dict(self.nodes), dict(self.taken), dict(self.load))
+        return Fleet(self.nodes, dict(self.taken), dict(self.load), self.isolated, self._reported)
 
     def free(self, node: NodeFacts, gpu_memory: int | None) -> list[str]:
         """The node's devices that nobody holds and that are large enough, by id."""

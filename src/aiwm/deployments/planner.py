@@ -80,7 +80,8 @@ def _seen_now(replica: Replica, fleet: Fleet) -> Replica:
     if node is None:
         return replica.model_copy(update={"state": ReplicaState.STOPPED, "message": "its node was deleted"})
     if node.inventory is None:
-        return _lost(replica, node.name) if node.offline and replica.state is not ReplicaState.STOPPING else replica
+        known_gone = node.offline and not fleet.isolated
+        return _lost(replica, node.name) if known_gone and replica.state is not ReplicaState.STOPPING else replica
     report = node.inventory.get(replica.replica_id)
     if report is not None:
         return absorbed(replica, report)
@@ -166,12 +167,11 @@ def _commands(wish: Wish, replicas: list[Replica], fleet: Fleet) -> list[Command
             commands.append(Stop(replica.node_id, replica.replica_id))
         elif replica.active and replica.replica_id not in node.inventory:
             commands.append(Deploy(replica))
-    for node in fleet.nodes.values():
-        commands.extend(
-            Stop(node.node_id, report.replica_id)
-            for report in (node.inventory or {}).values()
-            if report.deployment_id == wish.id and not _belongs(kept.get(report.replica_id), node.node_id)
-        )
+    commands.extend(
+        Stop(node_id, report.replica_id)
+        for node_id, report in fleet.reported(wish.id)
+        if not _belongs(kept.get(report.replica_id), node_id)
+    )
     return commands
 
 

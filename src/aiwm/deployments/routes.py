@@ -1,6 +1,6 @@
 """Deployments over REST."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -52,7 +52,7 @@ def deployments_router(
     models: ModelService,
     nodes: NodeService,
     logs: Logs,
-    fleet: Callable[[], Awaitable[Fleet]],
+    fleet: Callable[[], Fleet],
     guard: Guard,
 ) -> APIRouter:
     """`fleet()` is what placement sees now."""
@@ -85,7 +85,7 @@ def deployments_router(
         if model is None or not policy.visible(who, model.owner.org_id, shareable=True):
             raise _unknown("modelId", params.model_id, "MODEL_NOT_FOUND")
         if params.node_id is not None:
-            node = await nodes.find(params.node_id)
+            node = nodes.find(params.node_id)
             if node is None or node.owner.org_id not in (None, owner.org_id):
                 raise _unknown("nodeId", params.node_id, "NODE_NOT_FOUND")
         return model, owner
@@ -103,12 +103,12 @@ def deployments_router(
     @router.post("", status_code=201)
     async def create_deployment(who: Annotated[Principal, writer], params: DeploymentCreate) -> Deployment:
         model, owner = await checked(who, params)
-        return await deployments.create(params, model, await fleet(), owner=owner, by=who.id)
+        return await deployments.create(params, model, fleet(), owner=owner, by=who.id)
 
     @router.post("/plan", dependencies=[UNRECORDED])
     async def plan_deployment(who: Annotated[Principal, writer], params: DeploymentCreate) -> DeploymentPlan:
         model, owner = await checked(who, params)
-        return deployments.plan(params, model, await fleet(), owner=owner, by=who.id)
+        return deployments.plan(params, model, fleet(), owner=owner, by=who.id)
 
     @router.get("/{deployment_id}")
     async def get_deployment(who: Annotated[Principal, reader], deployment_id: str) -> Deployment:

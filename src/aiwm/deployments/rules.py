@@ -39,6 +39,19 @@ def as_replica_report(report: DeploymentStatusReport, replica: Replica) -> Repli
     )
 
 
+def as_recorded(deployment_id: str, replica: Replica) -> ReplicaReport:
+    """A replica as its node would report it, had nothing changed since it was last heard of."""
+    return ReplicaReport(
+        deployment_id=deployment_id,
+        replica_id=replica.replica_id,
+        generation=replica.generation,
+        state=replica.state,
+        gpu_device_ids=replica.gpu_device_ids,
+        restarts=replica.restarts,
+        **{name: getattr(replica, name) for name in _REPORTED},
+    )
+
+
 def absorbed(replica: Replica, report: ReplicaReport) -> Replica:
     """The replica as its node reports it; a report from before its start, or of one that has ended, changes nothing."""
     if not replica.active or report.generation < replica.generation:

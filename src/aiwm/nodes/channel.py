@@ -22,14 +22,16 @@ from aiwm.kit.machine import machine_mark
 from aiwm.nodes import rules
 from aiwm.nodes.commands import Commands
 from aiwm.nodes.presence import Presence, Session
-from aiwm.nodes.records import NodeRecord
+from aiwm.nodes.records import NodeObservation, NodeRecord
 from aiwm.nodes.service import NodeService
 from aiwm.nodes.tenure import Tenure, check, renewal_due
 from aiwm.protocol import node_channel as wire
 from aiwm.protocol.base import Wire
-from aiwm.protocol.errors import AiwmError
+from aiwm.protocol.errors import AiwmError, Unauthenticated
 
 log = logging.getLogger(__name__)
+
+_LONGEST_INSTANCE = 128
 
 
 class Listener(Protocol):
@@ -138,7 +140,7 @@ class NodeChannel(socketio.AsyncNamespace):  # type: ignore[misc]
             log.warning("node refused", extra={"code": error.code})
             refuse(error)
         acted_by(Actor("node", node.id, node.name, node.owner.org_id))
-        seen = await self._nodes.connected(node.id)
+        seen = await self._opened(node, _instance(auth))
         self._records[sid], self._held[sid] = node, held
         older = self._presence.opened(Session(node.id, sid, seen.epoch))
         if older is not None:
@@ -148,6 +150,14 @@ class NodeChannel(socketio.AsyncNamespace):  # type: ignore[misc]
             timestamp=self._clock.now(), node_id=node.id, controller_id=self._controller_id, server_version=__version__
         )
         self.server.start_background_task(self._greet, sid, ack, older)
+
+    async def _opened(self, node: NodeRecord, instance: str | None) -> NodeObservation:
+        try:
+            return await self._nodes.connected(node.id, instance, replaces=self._presence.of(node.id) is not None)
+        except Unauthenticated as error:
+            log.warning("node refused", extra={"nodeId": node.id, "code": error.code})
+            await self._nodes.cloned(node)
+            refuse(error)
 
     async def _greet(self, sid: str, ack: wire.ConnectionAck, older: Session | None) -> None:
         """After the connect was accepted, as nothing may be emitted before it."""
@@ -209,7 +219,8 @@ class NodeChannel(socketio.AsyncNamespace):  # type: ignore[misc]
         seen = await self._nodes.registered(node, report)
         self._presence.reached_at(node.id, rules.dial_host(seen, own_machine=machine_mark()))
         session.advertise_host, session.machine = seen.advertise_host, seen.machine
-        session.took(report.replicas or ())
+        if report.replicas is not None:
+            session.took(report.replicas)
         now = self._clock.now()
         about = wire.ControllerInfo(
             controller_id=self._controller_id,
@@ -250,6 +261,12 @@ def _token(environ: dict[str, Any], auth: object) -> str | None:
         return str(auth["token"])
     header = environ.get("HTTP_AUTHORIZATION", "")
     return header[7:] if header[:7].lower() == "bearer " else None
+
+
+def _instance(auth: object) -> str | None:
+    """How a connecting daemon names its run; what cannot be such a name is none."""
+    named = auth.get("instance") if isinstance(auth, dict) else None
+    return named if isinstance(named, str) and 0 < len(named) <= _LONGEST_INSTANCE else None
 
 
 def _data(body: object) -> object:

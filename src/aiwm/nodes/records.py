@@ -29,11 +29,19 @@ class NodeRecord(OwnedRecord):
 
 
 class NodeObservation(TellingRecord):
-    """The observation: written by the channel alone. Sizes in MiB."""
+    """The observation: written by the channel alone. Sizes in MiB.
+
+    `instance` is the run of the daemon that connected last, `superseded` are those it and its predecessors replaced;
+    `cloned_at` is when one of these came back last, which only a copy of the node's identity does.
+    """
 
     status: NodeStatus = NodeStatus.OFFLINE
     health: Health = Health.HEALTHY
     epoch: int = 0
+    instance: str | None = None
+    superseded: list[str] = []
+    cloned_at: Timestamp | None = None
+    offline_since: Timestamp | None = None
     connected_at: Timestamp | None = None
     last_heartbeat: Timestamp | None = None
     uptime_seconds: float | None = None
@@ -41,6 +49,7 @@ class NodeObservation(TellingRecord):
     ip_address: str | None = None
     cpu_cores: int | None = None
     cpu_model: str | None = None
+    cpu_utilization: float | None = None
     ram_total: int | None = None
     ram_free: int | None = None
     disk_total: int | None = None

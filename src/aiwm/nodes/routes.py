@@ -32,7 +32,7 @@ def nodes_router(
     reader = guard.needs("nodes.read")
 
     async def seen_by(who: Principal, node_id: str) -> NodeRecord:
-        record = await nodes.record(node_id)
+        record = nodes.record(node_id)
         if not policy.visible(who, record.owner.org_id, shareable=True):
             raise NotFound(f"cannot find node {node_id}: there is none of that id", code="NODE_NOT_FOUND")
         return record
@@ -48,7 +48,7 @@ def nodes_router(
     @router.get("")
     async def list_nodes(who: Annotated[Principal, reader], what: Annotated[Listing, Depends(listing)]) -> Page[Node]:
         status, plain = what.without("status")
-        within = (*scope(who, shareable=True), *await nodes.with_status(status))
+        within = (*scope(who, shareable=True), *nodes.with_status(status))
         query = to_query(plain, filterable=_FILTERS, sortable=_SORTS, search=_SEARCH, scope=within)
         views, total = await nodes.page(query)
         return page_of(views, what, total)
@@ -59,7 +59,7 @@ def nodes_router(
 
     @router.get("/{node_id}")
     async def get_node(who: Annotated[Principal, reader], node_id: str) -> Node:
-        return await nodes.view(await seen_by(who, node_id))
+        return nodes.view(await seen_by(who, node_id))
 
     @router.patch("/{node_id}")
     async def patch_node(
@@ -106,7 +106,7 @@ def nodes_router(
     async def schedulable(who: Principal, node_id: str, wanted: bool) -> Node:
         record = await changed_by(who, node_id)
         if record.schedulable is wanted:
-            return await nodes.view(record)
+            return nodes.view(record)
         return await nodes.change(record, {"schedulable": wanted}, by=who.id)
 
     return router

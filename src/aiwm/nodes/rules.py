@@ -3,19 +3,19 @@
 from datetime import datetime
 from typing import Protocol
 
+from aiwm.nodes.identity import claimed
 from aiwm.nodes.records import NodeObservation
 from aiwm.protocol.node_channel import Heartbeat, Metrics, NodeRegister
 from aiwm.protocol.resources.nodes import GpuDevice
 from aiwm.protocol.states import Health, NodeStatus
 
-_FROM_REGISTER = tuple(
-    name for name in NodeRegister.model_fields if name not in ("replicas", "machine", "advertise_host")
-)
+_NOT_KEPT = ("replicas", "machine", "advertise_host", "instance", "conditions")
+_FROM_REGISTER = tuple(name for name in NodeRegister.model_fields if name not in _NOT_KEPT)
 
 
-def connected(seen: NodeObservation, *, at: datetime) -> NodeObservation:
+def connected(seen: NodeObservation, *, instance: str | None, at: datetime) -> NodeObservation:
     """A new connection opens the next epoch; the node is online once it has registered."""
-    return seen.model_copy(update={"epoch": seen.epoch + 1, "connected_at": at})
+    return claimed(seen, instance, at=at).model_copy(update={"epoch": seen.epoch + 1, "connected_at": at})
 
 
 def registered(seen: NodeObservation, report: NodeRegister, *, at: datetime) -> NodeObservation:
@@ -24,7 +24,7 @@ def registered(seen: NodeObservation, report: NodeRegister, *, at: datetime) -> 
     if report.gpu_devices is not None:
         named["gpu_devices"] = [_with_free_memory(gpu, None) for gpu in report.gpu_devices]
     status = NodeStatus.ERROR if seen.health is Health.ERROR else NodeStatus.ONLINE
-    named.update(advertise_host=report.advertise_host, machine=report.machine)
+    named.update(advertise_host=report.advertise_host, machine=report.machine, offline_since=None)
     return seen.model_copy(update={**named, "status": status, "last_heartbeat": at})
 
 
@@ -43,23 +43,25 @@ def beat(seen: NodeObservation, report: Heartbeat, *, at: datetime) -> NodeObser
 def measured(seen: NodeObservation, report: Metrics) -> NodeObservation:
     """Metrics update the devices and sizes they name and keep the others."""
     changes: dict[str, object] = {
-        name: value for name in ("ram_free", "disk_free") if (value := getattr(report, name)) is not None
+        name: value
+        for name in ("cpu_utilization", "ram_free", "disk_free")
+        if (value := getattr(report, name)) is not None
     }
     if report.gpu_devices is not None:
         changes["gpu_devices"] = _merged(seen.gpu_devices, report.gpu_devices)
     return seen.model_copy(update=changes) if changes else seen
 
 
-def gone(seen: NodeObservation, *, epoch: int) -> NodeObservation:
+def gone(seen: NodeObservation, *, epoch: int, at: datetime) -> NodeObservation:
     """The connection of `epoch` ended; a newer connection's node stays as it is."""
     if seen.epoch != epoch or seen.status is NodeStatus.OFFLINE:
         return seen
-    return seen.model_copy(update={"status": NodeStatus.OFFLINE, "connected_at": None})
+    return seen.model_copy(update={"status": NodeStatus.OFFLINE, "connected_at": None, "offline_since": at})
 
 
-def missing(seen: NodeObservation) -> NodeObservation:
+def missing(seen: NodeObservation, *, at: datetime) -> NodeObservation:
     """Whatever its epoch, the node has no connection."""
-    return gone(seen, epoch=seen.epoch)
+    return gone(seen, epoch=seen.epoch, at=at)
 
 
 class Reachable(Protocol):

@@ -262,3 +262,17 @@ def test_without_a_node_that_fits_the_reason_is_kept() -> None:
     assert after.waiting_reason == "no node fits: 1 x it has 1 fitting free GPUs of the 2 needed"
     settled = rules.settled(a_state(), after, wish, now=NOW)
     assert (settled.status, settled.status_reason) == (DeploymentStatus.QUEUED, after.waiting_reason)
+
+
+@tried
+@given(situation=situations())
+def test_while_the_controller_is_isolated_no_replica_is_given_up(situation: Situation) -> None:
+    wish, state, nodes = situation
+    fleet = a_fleet(*nodes, states=[state])
+    fleet.isolated = True
+    after, _ = plan(wish, state, READY_MODEL, fleet, Ids())
+    away = {node.node_id for node in nodes if node.inventory is None}
+    before = {each.replica_id: each.state for each in state.replicas if each.node_id in away and each.active}
+    for replica in after.replicas:
+        if replica.state is ReplicaState.LOST:
+            assert before.get(replica.replica_id, replica.state) is ReplicaState.LOST

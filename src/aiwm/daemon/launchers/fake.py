@@ -1,6 +1,8 @@
 # ruff: noqa: ARG002 - a fake looks at little of what it is given
 """Engines that serve at once and use nothing: for simulated nodes and for measuring everything around an engine."""
 
+import time
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -8,6 +10,8 @@ from aiwm.daemon.engines.base import Address, Engine, EnginePlan, Ports
 from aiwm.daemon.launchers.port import Ended, Running
 from aiwm.protocol.node_channel import DeployCommand, LogsResult
 from aiwm.protocol.states import EngineName
+
+_REMEMBERED = 100
 
 
 class FakeEngine:
@@ -29,7 +33,10 @@ class FakeEngine:
 
 
 class FakeLauncher:
-    """Remembers what it was told to start; `crash` lets an engine end, `answering` is its health."""
+    """Remembers what it was told to start; `crash` lets an engine end, `answering` is its health.
+
+    `latest_starts` are moments by `time.monotonic`, which processes of one machine share.
+    """
 
     name = "fake"
 
@@ -37,10 +44,12 @@ class FakeLauncher:
         self.engines: Mapping[EngineName, Engine] = {name: FakeEngine() for name in EngineName}
         self.seen: dict[Path, Running | Ended] = {}
         self.starts = 0
+        self.latest_starts: deque[float] = deque(maxlen=_REMEMBERED)
         self.answering = True
 
     async def start(self, folder: Path, plan: EnginePlan) -> Running:
         self.starts += 1
+        self.latest_starts.append(time.monotonic())
         running = Running(pid=self.starts, start_time=self.starts)
         self.seen[folder] = running
         return running
