@@ -18,12 +18,18 @@ RENEW_SECONDS = 1.5
 
 
 class Lease:
-    """`held`: whether this process does it now."""
+    """Held or not, asked before each thing that is done under it."""
 
     def __init__(self, bus: Bus, clock: Clock, name: str, owner: str) -> None:
         self._bus, self._clock, self._name, self._owner = bus, clock, name, owner
         self._taken: Callable[[], None] | None = None
-        self._asked = self.held = False
+        self._held = self._asked = self._away = False
+        self._until = 0.0
+
+    @property
+    def held(self) -> bool:
+        """Whether this process does it now: a process that stood still for longer than the lease lasts does not."""
+        return self._held and (self._away or self._clock.monotonic() < self._until)
 
     def on_taken(self, taken: Callable[[], None]) -> None:
         """Has `taken` called each time that the lease was not held before."""
@@ -42,13 +48,15 @@ class Lease:
                 log.info("the lease %s ends by itself", self._name)
 
     async def _look(self) -> None:
-        held = self.held
+        before, asked_at, term = self.held, self._clock.monotonic(), None
         try:
             term = await self._bus.hold(self._name, self._owner, LEASE_SECONDS)
-            self.held, self._asked = term is not None, True
         except Unavailable:
-            self.held, term = self.held or not self._asked, None
-        if self.held is not held:
+            self._held, self._away = self._held or not self._asked, True
+        else:
+            self._held, self._asked, self._away = term is not None, True, False
+            self._until = asked_at + LEASE_SECONDS
+        if self.held is not before:
             log.info("the lease was %s", "taken" if self.held else "lost", extra={"lease": self._name, "term": term})
             if self.held and self._taken is not None:
                 self._taken()
