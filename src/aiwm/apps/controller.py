@@ -24,7 +24,7 @@ from aiwm.access.service import Users
 from aiwm.apps.local_node import ensure_local_node
 from aiwm.deployments.book import Book
 from aiwm.deployments.channel import Reports
-from aiwm.deployments.dirty import Dirty
+from aiwm.deployments.following import DEPLOYMENT, NODE, follow, planning, telling
 from aiwm.deployments.logs import Logs
 from aiwm.deployments.reconciler import Parts, Reconciler
 from aiwm.deployments.records import DEPLOYMENTS, STATES
@@ -41,6 +41,10 @@ from aiwm.http.serve import serve, warn_plain
 from aiwm.http.sockets import mount, socket_server
 from aiwm.http.tls import certificate
 from aiwm.infra.build import Infra, open_infra
+from aiwm.infra.bus.calls import Calls
+from aiwm.infra.bus.circle import Circle
+from aiwm.infra.bus.feed import Feed
+from aiwm.infra.bus.lease import Lease
 from aiwm.infra.store.outbox import Relay
 from aiwm.kit.ids import new_id
 from aiwm.kit.machine import machine_mark
@@ -58,6 +62,7 @@ from aiwm.nodes.join_tokens import JoinTokens
 from aiwm.nodes.joining import Joining
 from aiwm.nodes.losses import Losses
 from aiwm.nodes.metrics import NodeCollector
+from aiwm.nodes.peers import Peers
 from aiwm.nodes.presence import Presence
 from aiwm.nodes.records import NODES, OBSERVATIONS
 from aiwm.nodes.roster import Roster
@@ -101,6 +106,9 @@ class Controller:
     usage: UsageMeter
     keys: IdempotencyKeys
     audit: AuditLog
+    circle: Circle
+    feed: Feed
+    lease: Lease
 
     async def prepare(self) -> None:
         """Makes indexes and first records, and reads what is there."""
@@ -179,6 +187,9 @@ class Controller:
 
     def background(self, upstream: Upstream) -> None:
         """Starts what runs beside the server."""
+        self.tasks.spawn("other controllers", self.circle.run())
+        self.tasks.spawn("changes of other controllers", self.feed.run())
+        self.tasks.spawn("lease", self.lease.run())
         self.tasks.spawn("outbox relay", self.relay.run())
         self.tasks.spawn("reconciler", self.reconciler.run())
         self.tasks.spawn("health checks", self.reports.ask_around())
@@ -191,8 +202,9 @@ class Controller:
         self.tasks.spawn("history", self.history.run())
 
     async def say_when_closing(self, stop: asyncio.Event) -> None:
-        """Tells the channel before the server ends its connections."""
+        """Tells the channel and the other controllers before the server ends its connections."""
         await stop.wait()
+        self.circle.leave()
         self.channel.closing()
 
 
@@ -202,21 +214,31 @@ def compose(infra: Infra, tasks: Tasks) -> Controller:
     access = compose_access(infra.store, infra.tokens, clock, infra.external)
     store = access.store
     relay = Relay(store, infra.queues, (OBSERVATIONS, CONTENTS, STATES, VIGILS))
-    dirty, presence, book = Dirty(), Presence(), Book(store, relay.wake)
+    circle = Circle(infra.bus, clock, new_id("controller"))
+    feed, calls = Feed(circle, clock), Calls(circle, clock, tasks)
+    lease = Lease(infra.bus, clock, "planner", circle.own_id)
+    dirty, presence, book = planning(feed, lease), Presence(), Book(store, relay.wake, telling(feed, DEPLOYMENT))
     organizations = Organizations(store, clock, (NODES, MODELS, DEPLOYMENTS))
-    roster = Roster(store, clock, relay.wake)
+    roster = Roster(store, clock, relay.wake, telling(feed, NODE))
     nodes = NodeService(store, roster, infra.tokens, clock, lambda node_id: dirty.mark_each(book.concerned(node_id)))
-    vigil = Vigil(store, nodes, presence, clock, relay.wake)
+    vigil = Vigil(store, nodes, presence, clock, relay.wake, lambda: lease.held)
     join_tokens = JoinTokens(store, clock)
     joins = Attempts(clock, doing="join", code="JOIN_DELAYED")
     history = History(store, clock)
-    channel = NodeChannel(nodes, presence, history, clock, new_id("controller"))
+    channel = NodeChannel(nodes, presence, history, clock, circle.own_id)
     models = ModelService(store, clock, relay.wake)
     deployments = DeploymentService(store, book, clock, base_url, dirty)
     artifacts = Artifacts(infra.objects, infra.tickets, base_url)
     parts = Parts(book, deployments, models, artifacts, nodes, presence, vigil, channel.commands, clock)
     reports = Reports(book, dirty, presence, channel.commands, clock, tasks, deployments.last_logs)
     channel.listen(reports)
+
+    def moved(node_id: str | None, deployment_ids: set[str]) -> None:
+        if lease.held:
+            reports.elsewhere(node_id, deployment_ids)
+
+    Peers(circle, calls, presence, channel.commands, channel.replaced, moved, tasks)
+    follow(feed, lease, roster, book, dirty)
     return Controller(
         infra=infra,
         tasks=tasks,
@@ -244,6 +266,9 @@ def compose(infra: Infra, tasks: Tasks) -> Controller:
         usage=UsageMeter(store, clock),
         keys=IdempotencyKeys(store, clock),
         audit=AuditLog(store, clock),
+        circle=circle,
+        feed=feed,
+        lease=lease,
     )
 
 

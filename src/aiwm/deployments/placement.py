@@ -66,10 +66,10 @@ class Fleet:
         return self._reported.get(deployment_id, [])
 
     def take(self, node_id: str, devices: list[str], replica_id: str) -> None:
-        """Marks a node's devices as held."""
+        """Marks a node's devices as held; of two replicas that claim one, the older has it (ids sort by birth)."""
         self.load[node_id] = self.load.get(node_id, 0) + 1
         for device in devices:
-            self.taken[(node_id, device)] = replica_id
+            self.taken[(node_id, device)] = min(replica_id, self.taken.get((node_id, device), replica_id))
 
     def copy(self) -> "Fleet":
         """The same fleet, on which devices may be taken on trial."""

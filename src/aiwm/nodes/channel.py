@@ -96,6 +96,11 @@ class NodeChannel(socketio.AsyncNamespace):  # type: ignore[misc]
         """Ends a node's connection at once where it may no longer be there."""
         await self._look({sid: node for sid, node in self._records.items() if node.id == node_id})
 
+    async def replaced(self, session: Session) -> None:
+        """Ends a connection whose node has a newer one at another controller."""
+        self.commands.lost(session)
+        await self.disconnect(session.sid)
+
     async def watch(self) -> None:
         """Looks after open connections for ever."""
         await look_again(self.look, self._clock)
@@ -222,6 +227,7 @@ class NodeChannel(socketio.AsyncNamespace):  # type: ignore[misc]
         node = self._records[session.sid]
         seen = await self._nodes.registered(node, report)
         self._presence.reached_at(node.id, rules.dial_host(seen, own_machine=machine_mark()))
+        session.advertise_host, session.machine = seen.advertise_host, seen.machine
         if report.replicas is not None:
             session.took(report.replicas)
         now = self._clock.now()

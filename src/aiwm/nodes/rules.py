@@ -1,6 +1,7 @@
 """How a node's observation changes with what it reports and with its connection: pure."""
 
 from datetime import datetime
+from typing import Protocol
 
 from aiwm.nodes.identity import claimed
 from aiwm.nodes.records import NodeObservation
@@ -61,7 +62,14 @@ def missing(seen: NodeObservation, *, at: datetime) -> NodeObservation:
     return gone(seen, epoch=seen.epoch, at=at)
 
 
-def dial_host(seen: NodeObservation, *, own_machine: str | None) -> str | None:
+class Reachable(Protocol):
+    """What a node said of how its engines are reached."""
+
+    advertise_host: str | None
+    machine: str | None
+
+
+def dial_host(seen: Reachable, *, own_machine: str | None) -> str | None:
     """Where the gateway may dial this node's engines: what its operator advertises, or loopback on the same machine."""
     if seen.advertise_host:
         return seen.advertise_host
