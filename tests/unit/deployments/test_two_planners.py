@@ -39,10 +39,17 @@ class TwoPlanners(Simulation):
                 self.plan_from(view)
 
     def refresh(self, view: View) -> None:
-        view.wishes, view.states = dict(self.wishes), dict(self.states)
-        nodes = super().fleet().nodes
-        # What a session says later is not seen before the next refresh.
-        view.fleet = Fleet(dict(nodes))
+        """Everything, or, while there are faults, some of it: notices come one by one."""
+        if self._heard():
+            view.wishes = dict(self.wishes)
+        if self._heard():
+            view.states = dict(self.states)
+        if self._heard():
+            # What a session says later is not seen before the next refresh.
+            view.fleet = Fleet(dict(super().fleet().nodes))
+
+    def _heard(self) -> bool:
+        return not self.faults or self.random.random() < 0.5
 
     def plan_from(self, view: View) -> None:
         fleet = Fleet(view.fleet.nodes)
@@ -130,19 +137,28 @@ def test_once_both_see_the_same_again_what_is_wanted_runs_and_nothing_else_does(
 
 
 @tried
-@given(seed=st.integers(0, 2**32), steps=st.integers(5, 60))
-def test_a_device_that_was_given_away_twice_is_given_back_by_whoever_does_not_run_yet(seed: int, steps: int) -> None:
+@given(seed=st.integers(0, 2**32))
+def test_a_device_that_was_given_away_twice_is_given_back_by_whoever_does_not_run_yet(seed: int) -> None:
     world = a_world(seed)
-    for _ in range(steps):
+    for _ in range(80):
         world.step()
+        if doubled(world):
+            break
+    world.faults = False
     for view in world.views * 2:
         world.refresh(view)
         world.plan_from(view)
-    held: dict[tuple[str, str], list[ReplicaState]] = {}
-    for state in world.states.values():
-        for replica in state.replicas:
-            for device in replica.gpu_device_ids if replica.active else ():
-                held.setdefault((replica.node_id, device), []).append(replica.state)
+    assert not doubled(world)
+
+
+def doubled(world: TwoPlanners) -> list[tuple[str, str]]:
+    """The devices that more than one replica waits to use."""
     waiting = {ReplicaState.PENDING, ReplicaState.PREPARING, ReplicaState.STARTING}
-    for states in held.values():
-        assert sum(state in waiting for state in states) <= 1
+    claims = Counter(
+        (replica.node_id, device)
+        for state in world.states.values()
+        for replica in state.replicas
+        if replica.state in waiting
+        for device in replica.gpu_device_ids
+    )
+    return [device for device, count in claims.items() if count > 1]
