@@ -32,6 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from aiwm.apps.keys import main as keys
 
         return keys(given[1:])
+    if command == "simulate":
+        from aiwm.testing.simulate import main as simulate
+
+        return simulate(given[1:])
     if command in _SERVICES:
         return _service(command, given[1:])
     from aiwm.cli.main import app

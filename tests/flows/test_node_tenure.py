@@ -90,7 +90,7 @@ async def test_a_node_deleted_in_another_process_is_disconnected_at_the_next_loo
         await world.controller.channel.look()
         assert not node.ended
         nodes = world.controller.nodes
-        await nodes.delete(await nodes.record(node_id), by=None)
+        await nodes.delete(nodes.record(node_id), by=None)
         await world.controller.channel.look()
         await eventually(lambda: bool(node.ended))
         assert [each["code"] for each in node.named("error")] == ["NODE_INACTIVE"]
@@ -130,7 +130,7 @@ async def test_a_connection_whose_token_has_expired_ends(world: World, node_id: 
 
 async def test_what_is_renewed_while_a_node_is_revoked_is_refused(world: World, node_id: str) -> None:
     nodes, before = world.controller.nodes, world.infra.clock.now()
-    record = await nodes.record(node_id)
+    record = nodes.record(node_id)
     _, held = await nodes.authenticate(await a_token(world, node_id))
     await nodes.revoke(record, by=None)
     token, _ = nodes.renewed(record, held, now=before)

@@ -40,17 +40,21 @@ async def a_node_record(world: World, name: str = "played") -> str:
 
 
 @asynccontextmanager
-async def played(world: World, token: object, **headers: str) -> AsyncIterator[PlayedNode]:
-    """A connected node; what refuses it raises, and its `connect_error` is in `received`."""
+async def played(
+    world: World, token: object, *, url: str = "", instance: str | None = None, **headers: str
+) -> AsyncIterator[PlayedNode]:
+    """A connected node, by way of `url` if given; what refuses it is in `received` as its `connect_error`."""
     client = socketio.AsyncClient(reconnection=False)
     node = PlayedNode(client)
     client.on("*", lambda event, *body: node.received.append((event, body[0] if body else None)), namespace=NAMESPACE)
     client.on("connect_error", lambda body=None: node.received.append(("connect_error", body)), namespace=NAMESPACE)
     auth = {} if token is None else {"token": token}
+    if instance is not None:
+        auth["instance"] = instance
     try:
         try:
             await client.connect(
-                world.url, auth=auth, namespaces=[NAMESPACE], transports=["websocket"], headers=headers
+                url or world.url, auth=auth, namespaces=[NAMESPACE], transports=["websocket"], headers=headers
             )
         except socketio.exceptions.ConnectionError:
             await eventually(lambda: bool(node.bodies("connect_error")))

@@ -257,3 +257,31 @@ async def test_a_node_speaks_about_itself_alone(world: World) -> None:
         await still_served(node)
         assert (await seen(world, two))["lastHeartbeat"] is None
         assert (await seen(world, one))["uptimeSeconds"] == 1
+
+
+async def test_a_copy_of_a_node_is_refused_while_the_newer_daemon_is_there_and_the_node_says_so(world: World) -> None:
+    node_id = await a_node_record(world)
+    token = await token_of(world, node_id)
+    async with played(world, token, instance="first") as older:
+        await still_served(older)
+        async with played(world, token, instance="second") as newer:
+            await still_served(newer)
+            await eventually(lambda: NAMESPACE not in older.client.namespaces)
+            async with played(world, token, instance="first") as again:
+                ((_, body),) = again.received
+                assert body["data"]["code"] == "NODE_REPLACED"
+            await still_served(newer)
+            assert world.controller.roster.seen(node_id).cloned_at is not None
+
+
+async def test_a_registration_that_does_not_say_what_runs_ends_nothing(world: World) -> None:
+    node_id = await a_node_record(world)
+    report = {"deploymentId": "deploy-1", "replicaId": "replica-1", "state": "running"}
+    async with played(world, await token_of(world, node_id)) as node:
+        await node.send("node.register", {"data": {"replicas": [report]}})
+        await node.next("register.ack")
+        await node.send("node.register", {})
+        await still_served(node)
+        session = world.controller.presence.of(node_id)
+        assert session is not None
+        assert list(session.inventory) == ["replica-1"]

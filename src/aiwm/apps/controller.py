@@ -1,13 +1,15 @@
 """The controller: REST, node channel, inference gateway and reconciler, composed from the nouns."""
 
 import asyncio
-import logging
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prometheus_client import CollectorRegistry
+
 from aiwm.access.accounts import Accounts
+from aiwm.access.attempts import Attempts
 from aiwm.access.audit.log import AuditLog
 from aiwm.access.audit.routes import audit_router
 from aiwm.access.build import Access, compose_access
@@ -22,7 +24,7 @@ from aiwm.access.service import Users
 from aiwm.apps.local_node import ensure_local_node
 from aiwm.deployments.book import Book
 from aiwm.deployments.channel import Reports
-from aiwm.deployments.dirty import Dirty
+from aiwm.deployments.following import DEPLOYMENT, NODE, follow, planning, telling
 from aiwm.deployments.logs import Logs
 from aiwm.deployments.reconciler import Parts, Reconciler
 from aiwm.deployments.records import DEPLOYMENTS, STATES
@@ -39,6 +41,10 @@ from aiwm.http.serve import serve, warn_plain
 from aiwm.http.sockets import mount, socket_server
 from aiwm.http.tls import certificate
 from aiwm.infra.build import Infra, open_infra
+from aiwm.infra.bus.calls import Calls
+from aiwm.infra.bus.circle import Circle
+from aiwm.infra.bus.feed import Feed
+from aiwm.infra.bus.lease import Lease
 from aiwm.infra.store.outbox import Relay
 from aiwm.kit.ids import new_id
 from aiwm.kit.machine import machine_mark
@@ -51,18 +57,23 @@ from aiwm.models.routes import models_router
 from aiwm.models.service import ModelService
 from aiwm.models.uploads import UploadService
 from aiwm.nodes.channel import NodeChannel
+from aiwm.nodes.history import History
+from aiwm.nodes.join_tokens import JoinTokens
+from aiwm.nodes.joining import Joining
+from aiwm.nodes.losses import Losses
+from aiwm.nodes.metrics import NodeCollector
+from aiwm.nodes.peers import Peers
 from aiwm.nodes.presence import Presence
 from aiwm.nodes.records import NODES, OBSERVATIONS
+from aiwm.nodes.roster import Roster
 from aiwm.nodes.routes import nodes_router
+from aiwm.nodes.routes_join import join_router, join_tokens_router
+from aiwm.nodes.routes_metrics import metrics_router
 from aiwm.nodes.rules import dial_host
 from aiwm.nodes.service import NodeService
-from aiwm.protocol.errors import Unavailable
+from aiwm.nodes.vigil import VIGILS, Vigil
 from aiwm.protocol.node_channel import PING_INTERVAL_SECONDS, PING_TIMEOUT_SECONDS
 from aiwm.protocol.states import NodeStatus
-
-JUDGE_AFTER_SECONDS = 75.0
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +87,15 @@ class Controller:
     organizations: Organizations
     accounts: Accounts
     guard: Guard
+    roster: Roster
     nodes: NodeService
+    join_tokens: JoinTokens
+    joining: Joining
     presence: Presence
+    vigil: Vigil
     channel: NodeChannel
+    history: History
+    losses: Losses
     models: ModelService
     book: Book
     deployments: DeploymentService
@@ -89,14 +106,29 @@ class Controller:
     usage: UsageMeter
     keys: IdempotencyKeys
     audit: AuditLog
+    circle: Circle
+    feed: Feed
+    lease: Lease
 
     async def prepare(self) -> None:
         """Makes indexes and first records, and reads what is there."""
-        for part in (self.access, self.nodes, self.models, self.relay, self.keys, self.audit):
+        stored = (
+            self.access,
+            self.join_tokens,
+            self.history,
+            self.models,
+            self.relay,
+            self.keys,
+            self.audit,
+            self.vigil,
+        )
+        for part in stored:
             await part.prepare()
         await first_run(self.users, self.access.passwords, self.infra.settings, self.infra.clock)
+        await self.roster.load()
         await self.book.load()
-        for node, seen in await self.nodes.fleet():
+        await self.deployments.last_logs.prepare()
+        for node, seen in self.nodes.fleet():
             if seen.status is not NodeStatus.OFFLINE:
                 self.presence.reached_at(node.id, dial_host(seen, own_machine=machine_mark()))
 
@@ -106,21 +138,33 @@ class Controller:
         inference = Inference(self.directory, upstream, self.usage)
         raw, named = gateway_routers(self.directory, inference, guard)
         uploads = UploadService(infra.store, infra.objects, infra.clock, self.relay.wake)
-        logs = Logs(self.channel.commands, infra.clock)
+        logs = Logs(self.channel.commands, self.deployments.last_logs, infra.clock)
         routers = (
             access_router(self.access.sessions, guard),
             api_keys_router(self.access.api_keys, guard),
             audit_router(self.audit, guard),
             users_router(self.accounts, guard),
             organizations_router(self.organizations, guard),
-            nodes_router(self.nodes, guard, self.channel.close_node, self.deployments.on_node),
+            join_router(self.joining),
+            join_tokens_router(self.join_tokens, self.nodes, guard),
+            nodes_router(self.nodes, guard, self.channel.close_node, self.deployments.on_node, self.history.forget),
+            metrics_router(self.nodes, self.history, guard, infra.clock),
             models_router(self.models, uploads, guard, self.deployments.uses),
             blobs_router(infra.objects, infra.tickets),
             raw,
             deployments_router(
-                self.deployments, self.book, self.models, self.nodes, logs, self.reconciler.fleet, guard
+                self.deployments,
+                self.book,
+                self.models,
+                self.nodes,
+                logs,
+                self.reconciler.fleet,
+                self.presence.usage,
+                guard,
             ),
         )
+        registry = CollectorRegistry()
+        registry.register(NodeCollector(self.nodes.fleet, self.presence))
         app = create_app(
             title="AIWM",
             routers=routers,
@@ -130,6 +174,7 @@ class Controller:
             settings=infra.settings,
             idempotency=self.keys,
             recorder=self.audit,
+            registry=registry,
         )
         sio = socket_server(
             settings=infra.settings,
@@ -142,31 +187,25 @@ class Controller:
 
     def background(self, upstream: Upstream) -> None:
         """Starts what runs beside the server."""
+        self.tasks.spawn("other controllers", self.circle.run())
+        self.tasks.spawn("changes of other controllers", self.feed.run())
+        self.tasks.spawn("lease", self.lease.run())
         self.tasks.spawn("outbox relay", self.relay.run())
         self.tasks.spawn("reconciler", self.reconciler.run())
         self.tasks.spawn("health checks", self.reports.ask_around())
         self.tasks.spawn("usage", self.usage.run())
         self.tasks.spawn("connections to engines", upstream.keep_only(self.directory.urls))
         self.tasks.spawn("open connections", self.channel.watch())
-        self.tasks.spawn("missing nodes", self._judge_missing())
+        self.tasks.spawn("node telemetry", self.roster.run())
+        self.tasks.spawn("missing nodes", self.vigil.run())
+        self.tasks.spawn("lost nodes", self.losses.run())
+        self.tasks.spawn("history", self.history.run())
 
     async def say_when_closing(self, stop: asyncio.Event) -> None:
-        """Tells the channel before the server ends its connections."""
+        """Tells the channel and the other controllers before the server ends its connections."""
         await stop.wait()
+        self.circle.leave()
         self.channel.closing()
-
-    async def _judge_missing(self) -> None:
-        """Nodes that were online before this controller started get time to return before they count as gone."""
-        left = True
-        while left:
-            await self.infra.clock.sleep(JUDGE_AFTER_SECONDS)
-            try:
-                for node in await self.nodes.online():
-                    if self.presence.of(node.id) is None:
-                        await self.nodes.missing(node)
-                left = False
-            except Unavailable as error:
-                log.warning("missing nodes are judged later: %s", error.message)
 
 
 def compose(infra: Infra, tasks: Tasks) -> Controller:
@@ -174,18 +213,32 @@ def compose(infra: Infra, tasks: Tasks) -> Controller:
     clock, base_url = infra.clock, infra.settings.own_url
     access = compose_access(infra.store, infra.tokens, clock, infra.external)
     store = access.store
-    relay = Relay(store, infra.queues, (OBSERVATIONS, CONTENTS, STATES))
-    dirty, presence = Dirty(), Presence()
+    relay = Relay(store, infra.queues, (OBSERVATIONS, CONTENTS, STATES, VIGILS))
+    circle = Circle(infra.bus, clock, new_id("controller"))
+    feed, calls = Feed(circle, clock), Calls(circle, clock, tasks)
+    lease = Lease(infra.bus, clock, "planner", circle.own_id)
+    dirty, presence, book = planning(feed, lease), Presence(), Book(store, relay.wake, telling(feed, DEPLOYMENT))
     organizations = Organizations(store, clock, (NODES, MODELS, DEPLOYMENTS))
-    nodes = NodeService(store, infra.tokens, clock, relay.wake, dirty.mark_all)
-    channel = NodeChannel(nodes, presence, clock, new_id("controller"))
+    roster = Roster(store, clock, relay.wake, telling(feed, NODE))
+    nodes = NodeService(store, roster, infra.tokens, clock, lambda node_id: dirty.mark_each(book.concerned(node_id)))
+    vigil = Vigil(store, nodes, presence, clock, relay.wake, lambda: lease.held)
+    join_tokens = JoinTokens(store, clock)
+    joins = Attempts(clock, doing="join", code="JOIN_DELAYED")
+    history = History(store, clock)
+    channel = NodeChannel(nodes, presence, history, clock, circle.own_id)
     models = ModelService(store, clock, relay.wake)
-    book = Book(store, relay.wake)
     deployments = DeploymentService(store, book, clock, base_url, dirty)
     artifacts = Artifacts(infra.objects, infra.tickets, base_url)
-    parts = Parts(book, deployments, models, artifacts, nodes, presence, channel.commands, clock)
-    reports = Reports(book, dirty, presence, channel.commands, clock, tasks)
+    parts = Parts(book, deployments, models, artifacts, nodes, presence, vigil, channel.commands, clock)
+    reports = Reports(book, dirty, presence, channel.commands, clock, tasks, deployments.last_logs)
     channel.listen(reports)
+
+    def moved(node_id: str | None, deployment_ids: set[str]) -> None:
+        if lease.held:
+            reports.elsewhere(node_id, deployment_ids)
+
+    Peers(circle, calls, presence, channel.commands, channel.replaced, moved, tasks)
+    follow(feed, lease, roster, book, dirty)
     return Controller(
         infra=infra,
         tasks=tasks,
@@ -194,9 +247,15 @@ def compose(infra: Infra, tasks: Tasks) -> Controller:
         organizations=organizations,
         accounts=Accounts(store, organizations, access.passwords, clock),
         guard=access.guard,
+        roster=roster,
         nodes=nodes,
+        join_tokens=join_tokens,
+        joining=Joining(join_tokens, nodes, access.users, joins, clock),
         presence=presence,
+        vigil=vigil,
         channel=channel,
+        history=history,
+        losses=Losses(nodes, deployments.nodes_in_use, lambda: vigil.isolated, clock),
         models=models,
         book=book,
         deployments=deployments,
@@ -207,6 +266,9 @@ def compose(infra: Infra, tasks: Tasks) -> Controller:
         usage=UsageMeter(store, clock),
         keys=IdempotencyKeys(store, clock),
         audit=AuditLog(store, clock),
+        circle=circle,
+        feed=feed,
+        lease=lease,
     )
 
 
@@ -229,3 +291,4 @@ async def run(settings: Settings, stop: asyncio.Event, *, local_node_file: str |
             application = controller.application(upstream)
             await serve(application, host=settings.host, port=settings.port, stop=stop, tls=tls)
         await controller.usage.flush()
+        await controller.roster.flush()

@@ -25,7 +25,7 @@ async def ensure_local_node(nodes: NodeService, users: Users, token_file: Path) 
         admin = await users.by_username(ADMIN)
         by = admin.id if admin is not None else None
         node_id = (await nodes.create(NodeCreate(name=NAME), owner=Owner(org_id=home, user_id=by), by=by)).node_id
-    token = nodes.token(await nodes.record(node_id), _TOKEN_SECONDS).token
+    token = nodes.token(nodes.record(node_id), _TOKEN_SECONDS).token
     token_file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     draft = token_file.with_suffix(f".{os.getpid()}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

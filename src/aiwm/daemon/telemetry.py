@@ -1,5 +1,6 @@
 """What this machine is and how it fares. A port: the simulated node brings its own."""
 
+import asyncio
 import logging
 import platform
 import socket
@@ -43,6 +44,10 @@ class Telemetry(Protocol):
 
     def usage(self, engines: Mapping[str, Running]) -> list[ReplicaUsage]:
         """What replicas use, by id; those whose engine is gone have none."""
+        ...
+
+    async def read(self, engines: Mapping[str, Running]) -> Metrics:
+        """`metrics` with the `usage` of `engines`, without holding up the event loop."""
         ...
 
     def conditions(self) -> list[ConditionReport]:
@@ -111,6 +116,12 @@ class SystemTelemetry:
 
     def usage(self, engines: Mapping[str, Running]) -> list[ReplicaUsage]:
         return self._usage.read(engines, self._reading.memory)
+
+    async def read(self, engines: Mapping[str, Running]) -> Metrics:
+        def both() -> Metrics:
+            return self.metrics().model_copy(update={"replicas": self.usage(engines)})
+
+        return await asyncio.to_thread(both)
 
     def conditions(self) -> list[ConditionReport]:
         found = old_software(self._survey.found.versions())

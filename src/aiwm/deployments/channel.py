@@ -5,6 +5,7 @@ import logging
 from aiwm.deployments import rules
 from aiwm.deployments.book import Book
 from aiwm.deployments.dirty import Dirty
+from aiwm.deployments.last_logs import LastLogs
 from aiwm.deployments.records import DeploymentState, Replica, Wish
 from aiwm.kit.clock import Clock
 from aiwm.kit.tasks import Tasks
@@ -17,6 +18,9 @@ from aiwm.protocol.states import ReplicaState
 log = logging.getLogger(__name__)
 
 HEALTH_CHECK_SECONDS = 60.0
+_STARTED = frozenset(
+    {ReplicaState.PREPARING, ReplicaState.STARTING, ReplicaState.RUNNING, ReplicaState.UNHEALTHY, ReplicaState.STOPPING}
+)
 _RESULT_SECONDS = 20.0
 
 
@@ -24,20 +28,48 @@ class Reports:
     """Hears what the node channel says of replicas (its `Listener`)."""
 
     def __init__(
-        self, book: Book, dirty: Dirty, presence: Presence, commands: Commands, clock: Clock, tasks: Tasks
+        self,
+        book: Book,
+        dirty: Dirty,
+        presence: Presence,
+        commands: Commands,
+        clock: Clock,
+        tasks: Tasks,
+        last: LastLogs,
     ) -> None:
+        self._last = last
         self._book, self._dirty, self._presence = book, dirty, presence
         self._commands, self._clock, self._tasks = commands, clock, tasks
 
     async def inventory(self, session: Session) -> None:
-        """A node has said all it runs: everything of it may have to be planned anew."""
-        self._dirty.mark_all()
+        """A node has registered: what it runs, and what waits for a place, may have to be planned anew.
+
+        One that did not say what it runs is taken to run what is on record: silence ends nothing.
+        """
+        if not session.registered:
+            session.took(self._recorded(session.node_id))
+        self._dirty.mark_each({each.deployment_id for each in session.inventory.values()})
+        self._dirty.mark_each(self._book.concerned(session.node_id))
         self._tasks.spawn(f"health of {session.node_id}", self._ask(session))
 
     async def left(self, session: Session) -> None:
         """A node is gone; what it runs goes on, unseen."""
         log.info("replicas out of sight", extra={"nodeId": session.node_id, "replicas": len(session.inventory)})
-        self._dirty.mark_all()
+        self._dirty.mark_each(self._book.concerned(session.node_id))
+
+    def _recorded(self, node_id: str) -> list[wire.ReplicaReport]:
+        return [
+            rules.as_recorded(wish.id, replica)
+            for wish in self._book
+            for replica in self._book.state(wish.id).replicas
+            if replica.node_id == node_id and replica.state in _STARTED
+        ]
+
+    def elsewhere(self, node_id: str | None, deployment_ids: set[str]) -> None:
+        """Another controller opened or lost a node's session, or heard news of these deployments alone."""
+        self._dirty.mark_each(deployment_ids)
+        if node_id is not None:
+            self._dirty.mark_each(self._book.concerned(node_id))
 
     async def status(self, session: Session, report: wire.DeploymentStatusReport) -> None:
         """News of one replica, from the node that runs it."""
@@ -73,6 +105,14 @@ class Reports:
 
         await self._book.observe(wish.id, fetching)
 
+    async def logs(self, session: Session, report: wire.DeploymentLogs) -> None:
+        """The last lines of an engine that ended, from the node that ran it."""
+        if not await self._last.keep(session.node_id, report):
+            log.warning(
+                "last lines of a replica that is not on this node",
+                extra={"nodeId": session.node_id, "replicaId": report.replica_id},
+            )
+
     async def _apply(self, wish: Wish, node_id: str, news: list[wire.ReplicaReport], *, checked: bool = False) -> None:
         now = self._clock.now()
 
@@ -90,10 +130,10 @@ class Reports:
         self._dirty.mark(wish.id)
 
     async def ask_around(self) -> None:
-        """Asks every connected node for its health, once a minute, until cancelled."""
+        """Asks every node connected here for its health, once a minute, until cancelled."""
         while True:
             await self._clock.sleep(HEALTH_CHECK_SECONDS)
-            for session in self._presence:
+            for session in self._presence.here():
                 self._tasks.spawn(f"health of {session.node_id}", self._ask(session))
 
     async def _ask(self, session: Session) -> None:

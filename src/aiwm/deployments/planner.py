@@ -30,6 +30,8 @@ class Stop:
 
 Command = Deploy | Stop
 
+_NOT_YET = frozenset({ReplicaState.PENDING, ReplicaState.PREPARING, ReplicaState.STARTING})
+
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
@@ -62,6 +64,7 @@ def plan(
     """The state as it should be recorded next, and what to send. `fleet` is marked with what new replicas take."""
     replicas = [_seen_now(replica, fleet) for replica in state.replicas]
     replicas = _stopping_what_is_too_many(wish, replicas, fleet)
+    replicas = [_yielding(wish, each, fleet) for each in replicas]
     replicas = _without_history(wish, replicas)
     waiting: str | None = None
     missing = _missing(wish, replicas)
@@ -80,7 +83,8 @@ def _seen_now(replica: Replica, fleet: Fleet) -> Replica:
     if node is None:
         return replica.model_copy(update={"state": ReplicaState.STOPPED, "message": "its node was deleted"})
     if node.inventory is None:
-        return _lost(replica, node.name) if node.offline and replica.state is not ReplicaState.STOPPING else replica
+        known_gone = node.offline and not fleet.isolated
+        return _lost(replica, node.name) if known_gone and replica.state is not ReplicaState.STOPPING else replica
     report = node.inventory.get(replica.replica_id)
     if report is not None:
         return absorbed(replica, report)
@@ -111,6 +115,16 @@ def _stopping(wish: Wish, replica: Replica, fleet: Fleet) -> Replica:
         return replica.model_copy(update={"state": ReplicaState.STOPPED, "message": "given up while its node was away"})
     message = "it stops when its node returns" if away else None
     return replica.model_copy(update={"state": ReplicaState.STOPPING, "health": None, "message": message})
+
+
+def _yielding(wish: Wish, replica: Replica, fleet: Fleet) -> Replica:
+    """Two controllers that plan at once may give one device away twice; the younger goes, unless it runs."""
+    claimed = ((replica.node_id, device) for device in replica.gpu_device_ids)
+    if replica.state not in _NOT_YET or all(
+        fleet.taken.get(each, replica.replica_id) == replica.replica_id for each in claimed
+    ):
+        return replica
+    return _stopping(wish, replica, fleet).model_copy(update={"message": "its GPU is another replica's"})
 
 
 def _current(wish: Wish, replica: Replica) -> bool:
@@ -166,12 +180,11 @@ def _commands(wish: Wish, replicas: list[Replica], fleet: Fleet) -> list[Command
             commands.append(Stop(replica.node_id, replica.replica_id))
         elif replica.active and replica.replica_id not in node.inventory:
             commands.append(Deploy(replica))
-    for node in fleet.nodes.values():
-        commands.extend(
-            Stop(node.node_id, report.replica_id)
-            for report in (node.inventory or {}).values()
-            if report.deployment_id == wish.id and not _belongs(kept.get(report.replica_id), node.node_id)
-        )
+    commands.extend(
+        Stop(node_id, report.replica_id)
+        for node_id, report in fleet.reported(wish.id)
+        if not _belongs(kept.get(report.replica_id), node_id)
+    )
     return commands
 
 

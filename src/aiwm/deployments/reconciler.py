@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from aiwm.deployments import rules
 from aiwm.deployments.book import Book
 from aiwm.deployments.dirty import Dirty
-from aiwm.deployments.placement import Fleet, Gpu, NodeFacts
+from aiwm.deployments.node_facts import FactsOfNodes
+from aiwm.deployments.placement import Fleet
 from aiwm.deployments.planner import Command, Deploy, ModelFacts, Stop, plan, strays, wanted
 from aiwm.deployments.records import DeploymentState, Replica, Wish
 from aiwm.deployments.service import DeploymentService
@@ -24,9 +25,10 @@ from aiwm.models.service import ModelService
 from aiwm.nodes.commands import CommandFailed, Commands
 from aiwm.nodes.presence import Presence
 from aiwm.nodes.service import NodeService
+from aiwm.nodes.vigil import Vigil
 from aiwm.protocol import node_channel as wire
 from aiwm.protocol.errors import AiwmError, NotFound, Stale
-from aiwm.protocol.states import DownloadStatus, NodeRole, NodeStatus, ReplicaState
+from aiwm.protocol.states import DownloadStatus, ReplicaState
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +50,7 @@ class Parts:
     artifacts: Artifacts
     nodes: NodeService
     presence: Presence
+    vigil: Vigil
     commands: Commands
     clock: Clock
 
@@ -59,6 +62,7 @@ class Reconciler:
         self._parts, self._dirty, self._tasks = parts, dirty, tasks
         self._sent: set[tuple[str, str]] = set()
         self._again_soon: set[str] = set()
+        self._facts = FactsOfNodes(parts.nodes, parts.presence)
 
     async def run(self) -> None:
         """Reconciles until cancelled; what fails for a passing reason is looked at again."""
@@ -86,24 +90,9 @@ class Reconciler:
         for deployment_id in ids:
             self._dirty.mark(deployment_id)
 
-    async def fleet(self) -> Fleet:
+    def fleet(self) -> Fleet:
         """All nodes as placement sees them, with the devices that replicas hold."""
-        fleet = Fleet({})
-        for record, seen in await self._parts.nodes.fleet():
-            session = self._parts.presence.of(record.id)
-            fleet.nodes[record.id] = NodeFacts(
-                node_id=record.id,
-                name=record.name,
-                org_id=record.owner.org_id,
-                worker=NodeRole.WORKER in record.role,
-                schedulable=record.schedulable and not record.maintenance,
-                labels=record.labels,
-                engines=frozenset(engine.name for engine in seen.engines),
-                gpus=tuple(Gpu(gpu.device_id, gpu.memory_total) for gpu in seen.gpu_devices),
-                ram_free=seen.ram_free,
-                inventory=session.inventory if session is not None and session.registered else None,
-                offline=session is None and seen.status is NodeStatus.OFFLINE,
-            )
+        fleet = Fleet(self._facts.of_all(), isolated=self._parts.vigil.isolated)
         for wish in self._parts.book:
             for replica in self._parts.book.state(wish.id).replicas:
                 if replica.active:
@@ -111,7 +100,7 @@ class Reconciler:
         return fleet
 
     async def _pass(self, ids: set[str]) -> None:
-        fleet = await self.fleet()
+        fleet = self.fleet()
         for deployment_id in sorted(ids):
             wish = self._parts.book.wish(deployment_id)
             if wish is not None:
@@ -221,6 +210,11 @@ class Reconciler:
             if refused.retryable:
                 raise
             await self._turn(wish, replica.replica_id, ReplicaState.FAILED, refused.message)
+            return
+        session = self._parts.presence.of(replica.node_id)
+        if session is not None and replica.replica_id not in session.inventory:
+            # It took the order; a node that says what became of it a moment later is not asked a second time.
+            session.heard(rules.as_recorded(wish.id, replica.model_copy(update={"state": ReplicaState.STARTING})))
 
     async def _stop(self, wish: Wish, command: Stop) -> None:
         order = wire.StopCommand(

@@ -21,15 +21,18 @@ from aiwm.kit.context import accept_correlation_id, correlated
 from aiwm.kit.machine import machine_mark
 from aiwm.nodes import rules
 from aiwm.nodes.commands import Commands
+from aiwm.nodes.history import History
 from aiwm.nodes.presence import Presence, Session
-from aiwm.nodes.records import NodeRecord
+from aiwm.nodes.records import NodeObservation, NodeRecord
 from aiwm.nodes.service import NodeService
 from aiwm.nodes.tenure import Tenure, check, renewal_due
 from aiwm.protocol import node_channel as wire
 from aiwm.protocol.base import Wire
-from aiwm.protocol.errors import AiwmError
+from aiwm.protocol.errors import AiwmError, Unauthenticated
 
 log = logging.getLogger(__name__)
+
+_LONGEST_INSTANCE = 128
 
 
 class Listener(Protocol):
@@ -47,6 +50,10 @@ class Listener(Protocol):
         """How much of a model a replica has fetched."""
         ...
 
+    async def logs(self, session: Session, report: wire.DeploymentLogs) -> None:
+        """The last lines of an engine that ended."""
+        ...
+
     async def left(self, session: Session) -> None:
         """The node's current connection has ended."""
         ...
@@ -55,9 +62,12 @@ class Listener(Protocol):
 class NodeChannel(socketio.AsyncNamespace):  # type: ignore[misc]
     """One instance serves all nodes of this controller."""
 
-    def __init__(self, nodes: NodeService, presence: Presence, clock: Clock, controller_id: str) -> None:
+    def __init__(
+        self, nodes: NodeService, presence: Presence, history: History, clock: Clock, controller_id: str
+    ) -> None:
         super().__init__(wire.NAMESPACE)
         self._nodes, self._presence, self._clock, self._controller_id = nodes, presence, clock, controller_id
+        self._history = history
         self._records: dict[str, NodeRecord] = {}
         self._held: dict[str, Tenure] = {}
         self._listener: Listener | None = None
@@ -68,6 +78,7 @@ class NodeChannel(socketio.AsyncNamespace):  # type: ignore[misc]
             wire.HEARTBEAT: (wire.Heartbeat, self._heartbeat),
             wire.METRICS: (wire.Metrics, self._metrics),
             wire.DEPLOYMENT_STATUS: (wire.DeploymentStatusReport, self._status),
+            wire.DEPLOYMENT_LOGS: (wire.DeploymentLogs, self._logs),
             wire.MODEL_PROGRESS: (wire.ModelProgress, self._progress),
             wire.COMMAND_ACK: (wire.CommandAck, self._acknowledged),
             wire.COMMAND_RESULT: (wire.CommandResult, self._result),
@@ -84,6 +95,11 @@ class NodeChannel(socketio.AsyncNamespace):  # type: ignore[misc]
     async def close_node(self, node_id: str) -> None:
         """Ends a node's connection at once where it may no longer be there."""
         await self._look({sid: node for sid, node in self._records.items() if node.id == node_id})
+
+    async def replaced(self, session: Session) -> None:
+        """Ends a connection whose node has a newer one at another controller."""
+        self.commands.lost(session)
+        await self.disconnect(session.sid)
 
     async def watch(self) -> None:
         """Looks after open connections for ever."""
@@ -133,7 +149,7 @@ class NodeChannel(socketio.AsyncNamespace):  # type: ignore[misc]
             log.warning("node refused", extra={"code": error.code})
             refuse(error)
         acted_by(Actor("node", node.id, node.name, node.owner.org_id))
-        seen = await self._nodes.connected(node.id)
+        seen = await self._opened(node, _instance(auth))
         self._records[sid], self._held[sid] = node, held
         older = self._presence.opened(Session(node.id, sid, seen.epoch))
         if older is not None:
@@ -143,6 +159,14 @@ class NodeChannel(socketio.AsyncNamespace):  # type: ignore[misc]
             timestamp=self._clock.now(), node_id=node.id, controller_id=self._controller_id, server_version=__version__
         )
         self.server.start_background_task(self._greet, sid, ack, older)
+
+    async def _opened(self, node: NodeRecord, instance: str | None) -> NodeObservation:
+        try:
+            return await self._nodes.connected(node.id, instance, replaces=self._presence.of(node.id) is not None)
+        except Unauthenticated as error:
+            log.warning("node refused", extra={"nodeId": node.id, "code": error.code})
+            await self._nodes.cloned(node)
+            refuse(error)
 
     async def _greet(self, sid: str, ack: wire.ConnectionAck, older: Session | None) -> None:
         """After the connect was accepted, as nothing may be emitted before it."""
@@ -203,7 +227,9 @@ class NodeChannel(socketio.AsyncNamespace):  # type: ignore[misc]
         node = self._records[session.sid]
         seen = await self._nodes.registered(node, report)
         self._presence.reached_at(node.id, rules.dial_host(seen, own_machine=machine_mark()))
-        session.took(report.replicas or ())
+        session.advertise_host, session.machine = seen.advertise_host, seen.machine
+        if report.replicas is not None:
+            session.took(report.replicas)
         now = self._clock.now()
         about = wire.ControllerInfo(
             controller_id=self._controller_id,
@@ -219,14 +245,20 @@ class NodeChannel(socketio.AsyncNamespace):  # type: ignore[misc]
             await self._listener.inventory(session)
 
     async def _heartbeat(self, session: Session, report: wire.Heartbeat) -> None:
-        await self._nodes.beat(self._records[session.sid], report)
+        self._history.note(await self._nodes.beat(self._records[session.sid], report))
 
     async def _metrics(self, session: Session, report: wire.Metrics) -> None:
-        await self._nodes.measured(self._records[session.sid], report)
+        self._history.note(await self._nodes.measured(self._records[session.sid], report))
+        if report.replicas is not None:
+            session.used(report.replicas)
 
     async def _status(self, session: Session, report: wire.DeploymentStatusReport) -> None:
         if self._listener is not None:
             await self._listener.status(session, report)
+
+    async def _logs(self, session: Session, report: wire.DeploymentLogs) -> None:
+        if self._listener is not None:
+            await self._listener.logs(session, report)
 
     async def _progress(self, session: Session, report: wire.ModelProgress) -> None:
         if self._listener is not None:
@@ -244,6 +276,12 @@ def _token(environ: dict[str, Any], auth: object) -> str | None:
         return str(auth["token"])
     header = environ.get("HTTP_AUTHORIZATION", "")
     return header[7:] if header[:7].lower() == "bearer " else None
+
+
+def _instance(auth: object) -> str | None:
+    """How a connecting daemon names its run; what cannot be such a name is none."""
+    named = auth.get("instance") if isinstance(auth, dict) else None
+    return named if isinstance(named, str) and 0 < len(named) <= _LONGEST_INSTANCE else None
 
 
 def _data(body: object) -> object:

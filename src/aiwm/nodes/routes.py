@@ -25,14 +25,19 @@ _SEARCH = ("name", "id")
 
 
 def nodes_router(
-    nodes: NodeService, guard: Guard, disconnect: Callable[[str], Awaitable[None]], in_use: Callable[[str], bool]
+    nodes: NodeService,
+    guard: Guard,
+    disconnect: Callable[[str], Awaitable[None]],
+    in_use: Callable[[str], bool],
+    forget: Callable[[str], Awaitable[None]],
 ) -> APIRouter:
-    """`disconnect(node_id)` ends a connection that may no longer be; `in_use(node_id)`: whether replicas are on it."""
+    """`disconnect(node_id)` ends a connection that may no longer be; `in_use(node_id)`: whether replicas are on it;
+    `forget(node_id)` removes what was measured of a node that is no longer."""
     router = APIRouter(prefix="/nodes", tags=["nodes"])
     reader = guard.needs("nodes.read")
 
     async def seen_by(who: Principal, node_id: str) -> NodeRecord:
-        record = await nodes.record(node_id)
+        record = nodes.record(node_id)
         if not policy.visible(who, record.owner.org_id, shareable=True):
             raise NotFound(f"cannot find node {node_id}: there is none of that id", code="NODE_NOT_FOUND")
         return record
@@ -48,7 +53,7 @@ def nodes_router(
     @router.get("")
     async def list_nodes(who: Annotated[Principal, reader], what: Annotated[Listing, Depends(listing)]) -> Page[Node]:
         status, plain = what.without("status")
-        within = (*scope(who, shareable=True), *await nodes.with_status(status))
+        within = (*scope(who, shareable=True), *nodes.with_status(status))
         query = to_query(plain, filterable=_FILTERS, sortable=_SORTS, search=_SEARCH, scope=within)
         views, total = await nodes.page(query)
         return page_of(views, what, total)
@@ -59,7 +64,7 @@ def nodes_router(
 
     @router.get("/{node_id}")
     async def get_node(who: Annotated[Principal, reader], node_id: str) -> Node:
-        return await nodes.view(await seen_by(who, node_id))
+        return nodes.view(await seen_by(who, node_id))
 
     @router.patch("/{node_id}")
     async def patch_node(
@@ -82,6 +87,7 @@ def nodes_router(
             )
         await nodes.delete(record, by=who.id)
         await disconnect(node_id)
+        await forget(node_id)
         return Response(status_code=204)
 
     @router.post("/{node_id}/token", dependencies=[ANSWERS_SECRET])
@@ -106,7 +112,7 @@ def nodes_router(
     async def schedulable(who: Principal, node_id: str, wanted: bool) -> Node:
         record = await changed_by(who, node_id)
         if record.schedulable is wanted:
-            return await nodes.view(record)
+            return nodes.view(record)
         return await nodes.change(record, {"schedulable": wanted}, by=who.id)
 
     return router

@@ -3,80 +3,87 @@
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 
-from aiwm.infra.store.port import Condition, Index, Query, Store, Where
-from aiwm.infra.store.records import Records, changed_by_user, new_base, soft_deleted
+from aiwm.infra.store.port import Condition, Query, Store, Where
+from aiwm.infra.store.records import changed_by_user, new_base, soft_deleted
 from aiwm.infra.tokens import Tokens
 from aiwm.kit.clock import Clock, iso, seconds_between
 from aiwm.kit.context import correlation_id
-from aiwm.kit.wake import Wake
-from aiwm.nodes import rules
-from aiwm.nodes.records import NODES, OBSERVATIONS, NodeObservation, NodeRecord, node_view
+from aiwm.nodes import alerts, conditions, rules
+from aiwm.nodes.identity import check_instance
+from aiwm.nodes.records import NODES, NodeObservation, NodeRecord, node_view
+from aiwm.nodes.roster import Roster
 from aiwm.nodes.tenure import Tenure, check
 from aiwm.protocol.errors import Conflict, NotFound
 from aiwm.protocol.node_channel import Heartbeat, Metrics, NodeRegister
-from aiwm.protocol.notifications import QUEUE
 from aiwm.protocol.resources.base import Owner
-from aiwm.protocol.resources.nodes import Node, NodeCreate, NodeToken
+from aiwm.protocol.resources.nodes import ConditionReport, Node, NodeCreate, NodeToken
 from aiwm.protocol.states import NodeStatus, PrincipalKind
 
 _EVENT_OF = {NodeStatus.ONLINE: "node.online", NodeStatus.OFFLINE: "node.offline", NodeStatus.ERROR: "node.error"}
 
 
 class NodeService:
-    """`woken` is called after every change that may matter to placement."""
+    """`woken(node_id)` is called after every change of a node that may matter to placement."""
 
-    def __init__(self, store: Store, tokens: Tokens, clock: Clock, relay: Wake, woken: Callable[[], None]) -> None:
-        self._store, self._tokens, self._clock, self._relay, self._woken = store, tokens, clock, relay, woken
-        self._nodes = Records(store, NODES, NodeRecord)
-        self._seen = Records(store, OBSERVATIONS, NodeObservation)
-
-    async def prepare(self) -> None:
-        """Makes the indexes."""
-        await self._store.ensure_index(Index(NODES, ("uniqueKey",), unique=True))
-        await self._store.ensure_index(Index(NODES, ("owner.orgId", "createdAt")))
+    def __init__(
+        self, store: Store, roster: Roster, tokens: Tokens, clock: Clock, woken: Callable[[str], None]
+    ) -> None:
+        self._store, self._roster, self._tokens, self._clock, self._woken = store, roster, tokens, clock, woken
+        self._nodes = roster.records
 
     async def create(self, params: NodeCreate, *, owner: Owner, by: str | None) -> Node:
         """Registers a machine; `Conflict` NAME_TAKEN."""
         base = new_base("node", owner=owner, by=by, at=self._clock.now())
         record = NodeRecord.model_validate({**base, **dict(params), "unique_key": _unique_key(owner, params.name)})
-        await self._seen.insert(NodeObservation(id=record.id))
         try:
-            record = await self._nodes.insert(record)
+            record = await self._roster.add(record)
         except Conflict as taken:
-            await self._seen.delete(record.id)
             raise _name_taken(params.name) from taken
-        return node_view(record, await self._observation(record.id))
+        return self.view(record)
 
-    async def find(self, node_id: str) -> NodeRecord | None:
+    async def join(self, record: NodeRecord) -> tuple[NodeRecord, bool]:
+        """The node of the record's id, and whether it is this one: of several at once one is stored.
+
+        `Conflict` NAME_TAKEN when another node has its name.
+        """
+        try:
+            named = record.model_copy(update={"unique_key": _unique_key(record.owner, record.name)})
+            return await self._roster.admit(named), True
+        except Conflict as taken:
+            there = await self.under_id(record.id)
+            if there is None:
+                raise _name_taken(record.name) from taken
+            return there, False
+
+    async def under_id(self, node_id: str) -> NodeRecord | None:
+        """The node that has or had this id."""
+        return await self._nodes.get(node_id)
+
+    def find(self, node_id: str) -> NodeRecord | None:
         """The node's record, unless it was deleted or never was."""
-        found = await self._nodes.get(node_id)
-        return None if found is None or found.deleted_at is not None else found
+        return self._roster.record(node_id)
 
-    async def record(self, node_id: str) -> NodeRecord:
+    def record(self, node_id: str) -> NodeRecord:
         """The node's record; `NotFound` also when it was deleted."""
-        found = await self.find(node_id)
+        found = self.find(node_id)
         if found is None:
             raise NotFound(f"cannot find node {node_id}: there is none of that id", code="NODE_NOT_FOUND")
         return found
 
-    async def view(self, record: NodeRecord) -> Node:
+    def view(self, record: NodeRecord) -> Node:
         """The resource of a record."""
-        return node_view(record, await self._observation(record.id))
+        return node_view(record, self._roster.seen(record.id))
 
-    async def with_status(self, status: str | None) -> tuple[Condition, ...]:
+    def with_status(self, status: str | None) -> tuple[Condition, ...]:
         """The condition that keeps a query of nodes to those of that status; none without one."""
         if status is None:
             return ()
-        seen = await self._seen.find(Query((Where("status", "eq", status),)))
-        return (Where("id", "in", tuple(each.id for each in seen)),)
+        return (Where("id", "in", tuple(record.id for record, seen in self._roster if seen.status == status)),)
 
     async def page(self, query: Query) -> tuple[Sequence[Node], int]:
         """A page of nodes and how many there are in all."""
         records = await self._nodes.find(query)
-        ids = tuple(record.id for record in records)
-        seen = {each.id: each for each in await self._seen.find(Query((Where("id", "in", ids),)))}
-        views = [node_view(record, seen.get(record.id, NodeObservation(id=record.id))) for record in records]
-        return views, await self._nodes.count(query.where)
+        return [self.view(record) for record in records], await self._nodes.count(query.where)
 
     async def change(self, record: NodeRecord, changes: dict[str, object], *, by: str | None) -> Node:
         """Applies what a user set; `Stale` when somebody else did so first, `Conflict` NAME_TAKEN."""
@@ -86,13 +93,12 @@ class NodeService:
             changed = await self._nodes.replace(changed)
         except Conflict as taken:
             raise _name_taken(changed.name) from taken
-        self._woken()
-        return await self.view(changed)
+        self._noted(changed)
+        return self.view(changed)
 
     async def delete(self, record: NodeRecord, *, by: str | None) -> None:
         """Deletes softly; its tokens no longer open anything."""
-        await self._nodes.replace(soft_deleted(record, by=by, at=self._clock.now()))
-        self._woken()
+        self._noted(await self._nodes.replace(soft_deleted(record, by=by, at=self._clock.now())))
 
     def token(self, record: NodeRecord, expires_in: int) -> NodeToken:
         """A token the daemon dials in with; `expires_in` in seconds."""
@@ -106,7 +112,9 @@ class NodeService:
         def revoked(node: NodeRecord) -> NodeRecord:
             return changed_by_user(node, {"tokens_from": now}, by=by, at=now)
 
-        return await self.view(await self._nodes.update(record.id, revoked))
+        changed = await self._nodes.update(record.id, revoked)
+        self._noted(changed)
+        return self.view(changed)
 
     async def authenticate(self, token: str | None) -> tuple[NodeRecord, Tenure]:
         """The node a token stands for, and for how long; refusals carry the codes of the contract's section 5."""
@@ -121,74 +129,105 @@ class NodeService:
         return NodeToken(token=token, expires_at=expires_at), Tenure(now, expires_at)
 
     async def again(self, records: Iterable[NodeRecord]) -> dict[str, NodeRecord]:
-        """The records as they are now, by id: one query, and only what has changed is read anew."""
+        """The records as they are now, by id: one query, and only what another process has changed is read anew."""
         known = {record.id: record for record in records}
-        found = await self._store.find(NODES, Query((Where("id", "in", tuple(known)),)))
-        changed = {str(each["id"]): each for each in found}
-        return {
-            node_id: known[node_id] if known[node_id].version == each["version"] else NodeRecord.model_validate(each)
-            for node_id, each in changed.items()
-        }
+        now: dict[str, NodeRecord] = {}
+        for each in await self._store.find(NODES, Query((Where("id", "in", tuple(known)),))):
+            node_id = str(each["id"])
+            now[node_id] = known[node_id]
+            if known[node_id].version != each["version"]:
+                now[node_id] = NodeRecord.model_validate(each)
+                self._noted(now[node_id])
+        return now
 
-    async def connected(self, node_id: str) -> NodeObservation:
-        """Opens the node's next epoch."""
-        return await self._seen.update(node_id, lambda seen: rules.connected(seen, at=self._clock.now()))
+    async def connected(self, node_id: str, instance: str | None, *, replaces: bool) -> NodeObservation:
+        """Opens the node's next epoch; `Unauthenticated` NODE_REPLACED when a newer daemon that is there has its place.
+
+        `replaces`: whether the node is connected already.
+        """
+        now = self._clock.now()
+
+        def opened(seen: NodeObservation) -> NodeObservation:
+            check_instance(seen, instance, connected=replaces)
+            return rules.connected(seen, instance=instance, at=now)
+
+        return await self._roster.advance(node_id, opened)
 
     async def registered(self, node: NodeRecord, report: NodeRegister) -> NodeObservation:
         """Keeps what the node says of itself; it is online now."""
         now = self._clock.now()
-        return await self._observe(node, lambda seen: rules.registered(seen, report, at=now))
+        return await self._observe(
+            node, lambda seen: rules.registered(seen, report, at=now), said=report.conditions, at_once=True
+        )
 
-    async def beat(self, node: NodeRecord, report: Heartbeat) -> None:
+    async def beat(self, node: NodeRecord, report: Heartbeat) -> NodeObservation:
         """Keeps a heartbeat."""
         now = self._clock.now()
-        await self._observe(node, lambda seen: rules.beat(seen, report, at=now))
 
-    async def measured(self, node: NodeRecord, report: Metrics) -> None:
+        def beaten(seen: NodeObservation) -> NodeObservation:
+            return conditions.timed(rules.beat(seen, report, at=now), report.timestamp, at=now)
+
+        return await self._observe(node, beaten, said=report.conditions)
+
+    async def measured(self, node: NodeRecord, report: Metrics) -> NodeObservation:
         """Keeps metrics."""
-        await self._seen.update(node.id, lambda seen: rules.measured(seen, report))
+        return await self._observe(node, lambda seen: rules.measured(seen, report))
+
+    async def judge(self, node: NodeRecord, *, lost: bool | None) -> None:
+        """Looks at a node that says nothing; `lost`: whether its absence costs replicas, None: that cannot be said."""
+        await self._observe(node, lambda seen: seen, lost=lost)
+
+    async def cloned(self, node: NodeRecord) -> None:
+        """A second daemon with this node's identity was refused."""
+        now = self._clock.now()
+        await self._observe(node, lambda seen: seen.model_copy(update={"cloned_at": now}))
 
     async def gone(self, node: NodeRecord, *, epoch: int) -> None:
         """The connection of `epoch` has ended."""
-        await self._observe(node, lambda seen: rules.gone(seen, epoch=epoch))
+        now = self._clock.now()
+        await self._observe(node, lambda seen: rules.gone(seen, epoch=epoch, at=now))
 
     async def missing(self, node: NodeRecord) -> None:
-        """The node was online before this controller started and has not come back in time."""
-        await self._observe(node, rules.missing)
-
-    async def online(self) -> list[NodeRecord]:
-        """The nodes last seen connected."""
-        seen = await self._seen.find(Query((Where("status", "ne", NodeStatus.OFFLINE.value),)))
-        ids = tuple(each.id for each in seen)
-        return await self._nodes.find(Query((Where("id", "in", ids),)))
-
-    async def fleet(self) -> list[tuple[NodeRecord, NodeObservation]]:
-        """Every node there is, with what is seen of it."""
-        records = await self._nodes.find(Query((Where("deletedAt", "eq", None),)))
-        seen = {each.id: each for each in await self._seen.find(Query())}
-        return [(record, seen.get(record.id, NodeObservation(id=record.id))) for record in records]
-
-    async def _observation(self, node_id: str) -> NodeObservation:
-        return await self._seen.get(node_id) or NodeObservation(id=node_id)
-
-    async def _observe(self, node: NodeRecord, change: Callable[[NodeObservation], NodeObservation]) -> NodeObservation:
+        """The node was online when it was last seen, and has not come back in time."""
         now = self._clock.now()
-        turned = False
+        await self._observe(node, lambda seen: rules.missing(seen, at=now))
 
-        def telling(seen: NodeObservation) -> NodeObservation:
-            nonlocal turned
-            changed = change(seen)
-            turned = changed.status is not seen.status
-            return (
-                changed.telling(QUEUE, "service.event", _status_event(node, changed, now), at=now)
-                if turned
-                else changed
-            )
+    def fleet(self) -> Iterable[tuple[NodeRecord, NodeObservation]]:
+        """Every node there is, with what is seen of it."""
+        return self._roster
 
-        after = await self._seen.update(node.id, telling)
+    def _noted(self, record: NodeRecord) -> None:
+        self._roster.note(record)
+        self._woken(record.id)
+
+    async def _observe(
+        self,
+        node: NodeRecord,
+        change: Callable[[NodeObservation], NodeObservation],
+        *,
+        said: Sequence[ConditionReport] | None = None,
+        lost: bool | None = None,
+        at_once: bool = False,
+    ) -> NodeObservation:
+        now, facts = self._clock.now(), alerts.Facts()
+
+        def judged(seen: NodeObservation) -> NodeObservation:
+            after = conditions.judged(change(seen), at=now, reported=said, lost=lost)
+            if self._roster.record(node.id) is None:
+                return after
+            after, news = alerts.told(node, after, at=now)
+            facts.extend(news)
+            return after
+
+        before = self._roster.seen(node.id)
+        after = self._roster.heard(node.id, judged)
+        turned = after.status is not before.status
         if turned:
-            self._relay.set()
-            self._woken()
+            facts.append(("service.event", _status_event(node, after, now)))
+        if facts or at_once or after.conditions != before.conditions:
+            await self._roster.tell(node.id, facts)
+        if turned or after.fault != before.fault:
+            self._woken(node.id)
         return after
 
 

@@ -19,7 +19,7 @@ def gpu(device_id: str = "0", **said: object) -> GpuDevice:
 
 
 def test_a_connection_opens_an_epoch_but_only_a_registration_makes_it_online() -> None:
-    seen = rules.connected(NEW, at=NOW)
+    seen = rules.connected(NEW, instance=None, at=NOW)
     assert (seen.epoch, seen.connected_at, seen.status) == (1, NOW, NodeStatus.OFFLINE)
     seen = rules.registered(seen, NodeRegister(), at=later(1))
     assert (seen.status, seen.last_heartbeat) == (NodeStatus.ONLINE, later(1))
@@ -43,7 +43,7 @@ def test_a_heartbeat_s_health_decides_the_status(health: Health, status: NodeSta
 
 def test_a_node_in_error_stays_so_when_it_registers_again_and_recovers_with_its_next_good_heartbeat() -> None:
     seen = rules.beat(NEW, Heartbeat(status=Health.ERROR), at=NOW)
-    seen = rules.registered(rules.gone(seen, epoch=0), NodeRegister(), at=NOW)
+    seen = rules.registered(rules.gone(seen, epoch=0, at=NOW), NodeRegister(), at=NOW)
     assert seen.status is NodeStatus.ERROR
     assert rules.beat(seen, Heartbeat(), at=NOW).status is NodeStatus.ONLINE
 
@@ -54,16 +54,18 @@ def test_a_heartbeat_without_an_uptime_keeps_the_last_one() -> None:
 
 
 def test_the_end_of_an_old_connection_does_not_take_a_node_offline() -> None:
-    seen = rules.registered(rules.connected(rules.connected(NEW, at=NOW), at=NOW), NodeRegister(), at=NOW)
-    assert rules.gone(seen, epoch=1) is seen
-    ended = rules.gone(seen, epoch=2)
+    seen = rules.registered(
+        rules.connected(rules.connected(NEW, instance=None, at=NOW), instance=None, at=NOW), NodeRegister(), at=NOW
+    )
+    assert rules.gone(seen, epoch=1, at=NOW) is seen
+    ended = rules.gone(seen, epoch=2, at=NOW)
     assert (ended.status, ended.connected_at) == (NodeStatus.OFFLINE, None)
-    assert rules.gone(ended, epoch=2) is ended
+    assert rules.gone(ended, epoch=2, at=NOW) is ended
 
 
 def test_a_missing_node_is_offline_whatever_its_epoch() -> None:
-    seen = rules.registered(rules.connected(NEW, at=NOW), NodeRegister(), at=NOW)
-    assert rules.missing(seen).status is NodeStatus.OFFLINE
+    seen = rules.registered(rules.connected(NEW, instance=None, at=NOW), NodeRegister(), at=NOW)
+    assert rules.missing(seen, at=NOW).status is NodeStatus.OFFLINE
 
 
 def test_used_memory_gives_free_memory() -> None:

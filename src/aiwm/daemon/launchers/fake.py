@@ -1,6 +1,8 @@
 # ruff: noqa: ARG002 - a fake looks at little of what it is given
 """Engines that serve at once and use nothing: for simulated nodes and for measuring everything around an engine."""
 
+import time
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -8,6 +10,8 @@ from aiwm.daemon.engines.base import Address, Engine, EnginePlan, Ports
 from aiwm.daemon.launchers.port import Ended, Running
 from aiwm.protocol.node_channel import DeployCommand, LogsResult
 from aiwm.protocol.states import EngineName
+
+_REMEMBERED = 1000
 
 
 class FakeEngine:
@@ -29,7 +33,11 @@ class FakeEngine:
 
 
 class FakeLauncher:
-    """Remembers what it was told to start; `crash` lets an engine end, `answering` is its health."""
+    """Remembers what it was told to start; `crash` lets an engine end, `answering` is its health.
+
+    `latest_starts` are moments by `time.monotonic`, which processes of one machine share; `written` is what each engine
+    wrote.
+    """
 
     name = "fake"
 
@@ -37,10 +45,13 @@ class FakeLauncher:
         self.engines: Mapping[EngineName, Engine] = {name: FakeEngine() for name in EngineName}
         self.seen: dict[Path, Running | Ended] = {}
         self.starts = 0
+        self.latest_starts: deque[float] = deque(maxlen=_REMEMBERED)
         self.answering = True
+        self.written = ""
 
     async def start(self, folder: Path, plan: EnginePlan) -> Running:
         self.starts += 1
+        self.latest_starts.append(time.monotonic())
         # No process has this pid: a fake engine's usage must not be that of some program here.
         running = Running(pid=0, start_time=self.starts)
         self.seen[folder] = running
@@ -59,7 +70,7 @@ class FakeLauncher:
         return LogsResult(text="", next_offset=0)
 
     def output(self, folder: Path) -> str:
-        return ""
+        return self.written
 
     def crash(self, folder: Path, reason: str = "ended with code 1") -> None:
         """The engine in `folder` ends by itself."""
