@@ -1,5 +1,6 @@
 """`aiwm node install` and `uninstall`, below a folder in the place of the machine's root."""
 
+import asyncio
 import getpass
 import os
 import subprocess
@@ -8,16 +9,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.daemon_support import controller, order, until
+from tests.daemon_support import TOKEN, controller, order, until
 from tests.faults.test_daemon_engines import alive, identity, start_daemon, stop
 
 from aiwm.daemon import install as installing
 from aiwm.daemon import service_command
 from aiwm.daemon import uninstall as uninstalling
+from aiwm.daemon.envfile import read_environment
 from aiwm.daemon.main import run_module
 from aiwm.daemon.service import ENVIRONMENT, UNIT, Machine, Refused
 from aiwm.protocol import node_channel as channel
 
+PYTHON = sys.executable
 URL = ("--controller-url", "https://aiwm.example.org:3003")
 
 
@@ -278,6 +281,54 @@ async def test_engines_go_on_when_the_service_is_removed_and_forbid_a_purge(tmp_
         await daemon.wait()
     uninstalling.uninstall(Machine(image), purge=True)
     assert not data_dir.exists()
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    return folder
+
+
+async def test_the_daemon_comes_up_as_the_service_starts_it(machine: Machine, data_dir: Path) -> None:
+    async with controller() as one:
+        given = ("--controller-url", one.url, "--data-dir", str(data_dir))
+        parsed = service_command.parser("install").parse_args(given)
+        installing.install(parsed, {"AIWM_NODE_TOKEN": TOKEN}, Machine(machine.root))
+        unit = dict(line.split("=", 1) for line in files_below(machine.root)[str(UNIT)[1:]].splitlines() if "=" in line)
+        command = unit["ExecStart"].replace(sys.executable, PYTHON).split()
+        environment = read_environment(files_below(machine.root)[str(ENVIRONMENT)[1:]])
+        daemon = await asyncio.create_subprocess_exec(
+            *command, env=environment | {"PATH": os.environ["PATH"]}, cwd=unit["WorkingDirectory"]
+        )
+        await until(lambda: one.of(channel.NODE_REGISTER))
+        daemon.terminate()
+        assert await daemon.wait() == 0
+
+
+def score(pid: int | str, new: str | None = None) -> str:
+    """How gladly the kernel ends a process for want of memory; set to `new` before."""
+    path = Path(f"/proc/{pid}/oom_score_adj")
+    if new is not None:
+        path.write_text(new)
+    return path.read_text().strip()
+
+
+async def test_an_engine_is_not_shielded_from_the_kernel_as_the_daemon_is(data_dir: Path) -> None:
+    before = score("self")
+    async with controller() as one:
+        try:
+            score("self", "200")
+            daemon = await start_daemon(one, data_dir)
+        finally:
+            score("self", before)
+        await until(lambda: one.of(channel.NODE_REGISTER))
+        await one.result(await one.command("command.deploy", order().to_wire()))
+        scores = [score(pid) for pid in (daemon.pid, identity(data_dir)[0])]
+        await stop(one)
+        daemon.terminate()
+        await daemon.wait()
+    assert scores == ["200", "0"]
 
 
 def test_aiwm_node_names_both_commands() -> None:

@@ -16,6 +16,7 @@ from aiwm.daemon.floors import old_software
 from aiwm.daemon.gpu import Gpus, Reading
 from aiwm.daemon.launchers.port import Running
 from aiwm.daemon.patience import Patience
+from aiwm.daemon.processor import Processor
 from aiwm.daemon.software import Survey
 from aiwm.daemon.usage import Usage
 from aiwm.protocol.node_channel import Metrics, NodeRegister, ReplicaUsage
@@ -84,8 +85,7 @@ class SystemTelemetry:
         self._reading, self._hung = Reading(), 0.0
         self._disk_free: int | None = None
         self._cpu_model = _cpu_model()
-        # The first answer is always 0.
-        psutil.cpu_percent()
+        self._processor = Processor()
 
     def facts(self) -> NodeRegister:
         memory, disk = psutil.virtual_memory(), _disk(self._data_dir)
@@ -109,7 +109,7 @@ class SystemTelemetry:
         self._look()
         return Metrics(
             gpu_devices=self._reading.devices,
-            cpu_utilization=min(100.0, psutil.cpu_percent()),
+            cpu_utilization=self._processor.percent(),
             ram_free=psutil.virtual_memory().available // _MIB,
             disk_free=self._disk_free,
         )

@@ -3,12 +3,15 @@
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 
 from aiwm.daemon import keeper
 from aiwm.daemon.launchers.port import Running
+from aiwm.daemon.processor import Processor
 from aiwm.daemon.usage import Usage, read_processes
 
 PAGES_PER_MIB = 2**20 // os.sysconf("SC_PAGE_SIZE")
@@ -93,3 +96,26 @@ def test_this_machine_s_own_processes_are_read_as_psutil_reads_them() -> None:
         assert abs(found.resident - psutil.Process(child.pid).memory_info().rss) < 64 * 2**20
     finally:
         child.communicate(b"\n")
+
+
+class Times(NamedTuple):
+    user: float
+    idle: float
+    iowait: float = 0.0
+    guest: float = 0.0
+    guest_nice: float = 0.0
+
+
+def test_the_processors_are_as_busy_in_one_thread_as_in_another() -> None:
+    clock, times = Clock(), iter([Times(0, 0), Times(3, 1), Times(4, 8, 3, guest=1)])
+    processor = Processor(lambda: next(times), clock)
+    assert processor.percent() == 0
+    clock.now = 10.0
+    asked: list[float] = []
+    thread = threading.Thread(target=lambda: asked.append(processor.percent()))
+    thread.start()
+    thread.join()
+    assert (asked, processor.percent()) == ([75.0], 75.0)
+    clock.now = 20.0
+    # One second of eleven: the guest's is told as "user" too.
+    assert processor.percent() == 9.1
