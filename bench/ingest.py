@@ -203,7 +203,7 @@ def peer(package: Path) -> Iterator[tuple[int, int]]:
 async def tokens(url: str, password: str) -> list[str]:
     async with Client(url) as client:
         await client.login("admin", password)
-        return [token async for _, _, token in enrolment.enrol(client, CONNECTIONS)]
+        return [token async for _, token in enrolment.enrol(client, CONNECTIONS)]
 
 
 def measure(rounds: int) -> list[Server]:

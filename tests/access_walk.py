@@ -335,6 +335,7 @@ RECIPES: dict[tuple[str, str], Recipe] = {
     ("DELETE", "/api/v1/api-keys/{api_key_id}"): _api_key(),
     ("POST", "/api/v1/nodes"): _shareable(),
     ("GET", _NODE): _of(Tenants.node, "node_id"),
+    ("GET", f"{_NODE}/metrics"): _of(Tenants.node, "node_id"),
     ("PATCH", _NODE): _of(Tenants.node, "node_id", _TOUCH),
     ("DELETE", _NODE): _of(Tenants.node, "node_id"),
     ("POST", f"{_NODE}/token"): _of(Tenants.node, "node_id", {}),

@@ -70,7 +70,7 @@ class Party:
 def party(store: Store, clock: Clock | None = None) -> Party:
     clock = clock or SystemClock()
     users, tokens = Users(store), JoinTokens(store, clock)
-    roster = Roster(store, clock, Wake())
+    roster = Roster(store, clock, Wake(), lambda _: None)
     nodes = NodeService(store, roster, Tokens((b"k" * 32,), clock), clock, lambda _: None)
     joining = Joining(tokens, nodes, users, Attempts(clock, doing="join", code="JOIN_DELAYED"), clock)
     return Party(store, clock, users, roster, nodes, tokens, joining)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.http_support import served, until
+from tests.wire.played_node import played
 
 from aiwm.apps.noti import compose
 from aiwm.testing.world import ADMIN_PASSWORD, World, open_world
@@ -203,3 +204,23 @@ async def test_what_happens_is_watched_until_ctrl_c(terminal: Terminal) -> None:
     await until(lambda: watching.returncode is not None, "the watcher is gone")
     listed = json.loads(await terminal.ok("notifications", "ls", "-o", "json"))
     assert [each["name"] for each in listed["data"]] == ["node.online"]
+
+
+async def test_what_is_wrong_with_a_node_and_what_it_measured_can_be_typed(terminal: Terminal) -> None:
+    made = await terminal.world.call("POST", "/api/v1/nodes", json={"name": "gpu-1"}, expect=201)
+    token = await terminal.world.call("POST", f"/api/v1/nodes/{made['nodeId']}/token", json={}, expect=200)
+    async with played(terminal.world, token["token"]) as node:
+        device = {"deviceId": "0", "utilization": 40, "health": "error"}
+        await node.send("node.register", {"data": {}})
+        await node.next("register.ack")
+        await node.send("telemetry.metrics", {"cpuUtilization": 12.5, "gpuDevices": [device]})
+        await terminal.login()
+        assert "GPULost" in await terminal.ok("nodes", "conditions", "gpu-1")
+        table = (await terminal.ok("nodes", "metrics", "gpu-1")).splitlines()
+        assert table[1].split() == ["cpuUtilization", "-", "12.5", "12.5", "12.5", "12.5", "percent"]
+        assert table[2].split()[:3] == ["utilization", "0", "40.0"]
+        shown = json.loads(await terminal.ok("nodes", "metrics", "gpu-1", "--hours", "2", "--step", "60", "-o", "json"))
+        assert shown["step"] == 60
+        refused = await terminal.type("nodes", "metrics", "gpu-1", "--hours", "24", "--step", "10")
+        assert refused.code == 1
+        assert "ask for 58 seconds or more" in refused.err

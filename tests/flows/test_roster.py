@@ -44,7 +44,7 @@ async def store() -> AsyncIterator[Watched]:
 
 
 async def a_roster(store: Watched) -> Roster:
-    roster = Roster(store, SystemClock(), Wake())
+    roster = Roster(store, SystemClock(), Wake(), lambda node_id: None)
     await roster.load()
     return roster
 
@@ -127,7 +127,7 @@ async def test_a_deleted_node_is_forgotten_and_its_late_telemetry_dropped(store:
     record = roster.record("node-1")
     assert record is not None
     roster.heard("node-1", free(1))
-    roster.note(record.model_copy(update={"deleted_at": SystemClock().now()}))
+    roster.note(record.model_copy(update={"deleted_at": SystemClock().now(), "version": 2}))
     roster.heard("node-1", free(2))
     await roster.flush()
     assert (roster.record("node-1"), store.writes, list(roster)) == (None, [], [])
@@ -145,10 +145,10 @@ async def test_a_reload_takes_what_another_process_wrote_but_not_over_what_is_un
     roster, other = await with_a_node(store), await a_roster(store)
     other.heard("node-1", free(5))
     await other.flush()
-    await roster.reload("node-1")
+    await roster.reload({"node-1"})
     assert roster.seen("node-1").ram_free == 5
     roster.heard("node-1", free(6))
-    await roster.reload("node-1")
+    await roster.reload({"node-1"})
     assert roster.seen("node-1").ram_free == 6
 
 

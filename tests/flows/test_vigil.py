@@ -42,7 +42,7 @@ def a_vigil(world: World) -> tuple[Vigil, ShiftedClock]:
     """As another controller that starts now would have it: no node is connected to it."""
     controller, clock = world.controller, ShiftedClock(world.infra.clock)
     presence = type(controller.presence)()
-    return Vigil(world.infra.store, controller.nodes, presence, clock, controller.relay.wake), clock
+    return Vigil(world.infra.store, controller.nodes, presence, clock, controller.relay.wake, lambda: True), clock
 
 
 async def registered(node: PlayedNode) -> None:

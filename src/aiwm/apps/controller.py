@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prometheus_client import CollectorRegistry
+
 from aiwm.access.accounts import Accounts
 from aiwm.access.attempts import Attempts
 from aiwm.access.audit.log import AuditLog
@@ -22,7 +24,7 @@ from aiwm.access.service import Users
 from aiwm.apps.local_node import ensure_local_node
 from aiwm.deployments.book import Book
 from aiwm.deployments.channel import Reports
-from aiwm.deployments.dirty import Dirty
+from aiwm.deployments.following import DEPLOYMENT, NODE, follow, planning, telling
 from aiwm.deployments.logs import Logs
 from aiwm.deployments.reconciler import Parts, Reconciler
 from aiwm.deployments.records import DEPLOYMENTS, STATES
@@ -39,6 +41,10 @@ from aiwm.http.serve import serve, warn_plain
 from aiwm.http.sockets import mount, socket_server
 from aiwm.http.tls import certificate
 from aiwm.infra.build import Infra, open_infra
+from aiwm.infra.bus.calls import Calls
+from aiwm.infra.bus.circle import Circle
+from aiwm.infra.bus.feed import Feed
+from aiwm.infra.bus.lease import Lease
 from aiwm.infra.store.outbox import Relay
 from aiwm.kit.ids import new_id
 from aiwm.kit.machine import machine_mark
@@ -51,13 +57,18 @@ from aiwm.models.routes import models_router
 from aiwm.models.service import ModelService
 from aiwm.models.uploads import UploadService
 from aiwm.nodes.channel import NodeChannel
+from aiwm.nodes.history import History
 from aiwm.nodes.join_tokens import JoinTokens
 from aiwm.nodes.joining import Joining
+from aiwm.nodes.losses import Losses
+from aiwm.nodes.metrics import NodeCollector
+from aiwm.nodes.peers import Peers
 from aiwm.nodes.presence import Presence
 from aiwm.nodes.records import NODES, OBSERVATIONS
 from aiwm.nodes.roster import Roster
 from aiwm.nodes.routes import nodes_router
 from aiwm.nodes.routes_join import join_router, join_tokens_router
+from aiwm.nodes.routes_metrics import metrics_router
 from aiwm.nodes.rules import dial_host
 from aiwm.nodes.service import NodeService
 from aiwm.nodes.vigil import VIGILS, Vigil
@@ -83,6 +94,8 @@ class Controller:
     presence: Presence
     vigil: Vigil
     channel: NodeChannel
+    history: History
+    losses: Losses
     models: ModelService
     book: Book
     deployments: DeploymentService
@@ -93,10 +106,22 @@ class Controller:
     usage: UsageMeter
     keys: IdempotencyKeys
     audit: AuditLog
+    circle: Circle
+    feed: Feed
+    lease: Lease
 
     async def prepare(self) -> None:
         """Makes indexes and first records, and reads what is there."""
-        stored = (self.access, self.join_tokens, self.models, self.relay, self.keys, self.audit, self.vigil)
+        stored = (
+            self.access,
+            self.join_tokens,
+            self.history,
+            self.models,
+            self.relay,
+            self.keys,
+            self.audit,
+            self.vigil,
+        )
         for part in stored:
             await part.prepare()
         await first_run(self.users, self.access.passwords, self.infra.settings, self.infra.clock)
@@ -122,14 +147,24 @@ class Controller:
             organizations_router(self.organizations, guard),
             join_router(self.joining),
             join_tokens_router(self.join_tokens, self.nodes, guard),
-            nodes_router(self.nodes, guard, self.channel.close_node, self.deployments.on_node),
+            nodes_router(self.nodes, guard, self.channel.close_node, self.deployments.on_node, self.history.forget),
+            metrics_router(self.nodes, self.history, guard, infra.clock),
             models_router(self.models, uploads, guard, self.deployments.uses),
             blobs_router(infra.objects, infra.tickets),
             raw,
             deployments_router(
-                self.deployments, self.book, self.models, self.nodes, logs, self.reconciler.fleet, guard
+                self.deployments,
+                self.book,
+                self.models,
+                self.nodes,
+                logs,
+                self.reconciler.fleet,
+                self.presence.usage,
+                guard,
             ),
         )
+        registry = CollectorRegistry()
+        registry.register(NodeCollector(self.nodes.fleet, self.presence))
         app = create_app(
             title="AIWM",
             routers=routers,
@@ -139,6 +174,7 @@ class Controller:
             settings=infra.settings,
             idempotency=self.keys,
             recorder=self.audit,
+            registry=registry,
         )
         sio = socket_server(
             settings=infra.settings,
@@ -151,6 +187,9 @@ class Controller:
 
     def background(self, upstream: Upstream) -> None:
         """Starts what runs beside the server."""
+        self.tasks.spawn("other controllers", self.circle.run())
+        self.tasks.spawn("changes of other controllers", self.feed.run())
+        self.tasks.spawn("lease", self.lease.run())
         self.tasks.spawn("outbox relay", self.relay.run())
         self.tasks.spawn("reconciler", self.reconciler.run())
         self.tasks.spawn("health checks", self.reports.ask_around())
@@ -159,10 +198,13 @@ class Controller:
         self.tasks.spawn("open connections", self.channel.watch())
         self.tasks.spawn("node telemetry", self.roster.run())
         self.tasks.spawn("missing nodes", self.vigil.run())
+        self.tasks.spawn("lost nodes", self.losses.run())
+        self.tasks.spawn("history", self.history.run())
 
     async def say_when_closing(self, stop: asyncio.Event) -> None:
-        """Tells the channel before the server ends its connections."""
+        """Tells the channel and the other controllers before the server ends its connections."""
         await stop.wait()
+        self.circle.leave()
         self.channel.closing()
 
 
@@ -172,20 +214,31 @@ def compose(infra: Infra, tasks: Tasks) -> Controller:
     access = compose_access(infra.store, infra.tokens, clock, infra.external)
     store = access.store
     relay = Relay(store, infra.queues, (OBSERVATIONS, CONTENTS, STATES, VIGILS))
-    dirty, presence, book = Dirty(), Presence(), Book(store, relay.wake)
+    circle = Circle(infra.bus, clock, new_id("controller"))
+    feed, calls = Feed(circle, clock), Calls(circle, clock, tasks)
+    lease = Lease(infra.bus, clock, "planner", circle.own_id)
+    dirty, presence, book = planning(feed, lease), Presence(), Book(store, relay.wake, telling(feed, DEPLOYMENT))
     organizations = Organizations(store, clock, (NODES, MODELS, DEPLOYMENTS))
-    roster = Roster(store, clock, relay.wake)
+    roster = Roster(store, clock, relay.wake, telling(feed, NODE))
     nodes = NodeService(store, roster, infra.tokens, clock, lambda node_id: dirty.mark_each(book.concerned(node_id)))
-    vigil = Vigil(store, nodes, presence, clock, relay.wake)
+    vigil = Vigil(store, nodes, presence, clock, relay.wake, lambda: lease.held)
     join_tokens = JoinTokens(store, clock)
     joins = Attempts(clock, doing="join", code="JOIN_DELAYED")
-    channel = NodeChannel(nodes, presence, clock, new_id("controller"))
+    history = History(store, clock)
+    channel = NodeChannel(nodes, presence, history, clock, circle.own_id)
     models = ModelService(store, clock, relay.wake)
     deployments = DeploymentService(store, book, clock, base_url, dirty)
     artifacts = Artifacts(infra.objects, infra.tickets, base_url)
     parts = Parts(book, deployments, models, artifacts, nodes, presence, vigil, channel.commands, clock)
     reports = Reports(book, dirty, presence, channel.commands, clock, tasks, deployments.last_logs)
     channel.listen(reports)
+
+    def moved(node_id: str | None, deployment_ids: set[str]) -> None:
+        if lease.held:
+            reports.elsewhere(node_id, deployment_ids)
+
+    Peers(circle, calls, presence, channel.commands, channel.replaced, moved, tasks)
+    follow(feed, lease, roster, book, dirty)
     return Controller(
         infra=infra,
         tasks=tasks,
@@ -201,6 +254,8 @@ def compose(infra: Infra, tasks: Tasks) -> Controller:
         presence=presence,
         vigil=vigil,
         channel=channel,
+        history=history,
+        losses=Losses(nodes, deployments.nodes_in_use, lambda: vigil.isolated, clock),
         models=models,
         book=book,
         deployments=deployments,
@@ -211,6 +266,9 @@ def compose(infra: Infra, tasks: Tasks) -> Controller:
         usage=UsageMeter(store, clock),
         keys=IdempotencyKeys(store, clock),
         audit=AuditLog(store, clock),
+        circle=circle,
+        feed=feed,
+        lease=lease,
     )
 
 

@@ -17,7 +17,7 @@ from aiwm.kit.context import accept_correlation_id, correlated
 from aiwm.kit.tasks import Tasks
 from aiwm.protocol import node_channel as channel
 from aiwm.protocol.base import Wire
-from aiwm.protocol.errors import AiwmError, Invalid
+from aiwm.protocol.errors import AiwmError, Invalid, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +27,7 @@ MOST_UNDER_WAY = 2048
 
 Send = Callable[[str, Wire], Awaitable[bool]]
 Handler = Callable[[dict[str, object]], Awaitable[dict[str, object]]]
+_Doing = Callable[[str, dict[str, object]], Awaitable[dict[str, object]]]
 
 
 class Commands:
@@ -71,9 +72,10 @@ class Commands:
             log.warning("dropped a %s: %s commands are under way", event, self._under_way)
             return
         offered = message.metadata.correlation_id if message.metadata else None
+        doing = self._do if self._under_way < self._most_under_way else self._refuse
         self._under_way += 1
         with correlated(accept_correlation_id(offered)):
-            carried = self._tasks.spawn(f"{event} {message.message_id}", self._carry_out(event, message))
+            carried = self._tasks.spawn(f"{event} {message.message_id}", self._carry_out(event, message, doing))
         carried.add_done_callback(self._done)
 
     def _done(self, _: object) -> None:
@@ -83,12 +85,12 @@ class Commands:
         sent, present = message.metadata.epoch if message.metadata else None, self._epoch()
         return sent is not None and present is not None and sent < present
 
-    async def _carry_out(self, event: str, message: channel.Envelope) -> None:
+    async def _carry_out(self, event: str, message: channel.Envelope, doing: _Doing) -> None:
         began = time.monotonic()
         fresh, epoch = message.message_id not in self._seen, self._epoch()
         self._remember(message.message_id)
         # Begun before the acknowledgement goes out, so that what is decided follows the order of arrival.
-        work = self._tasks.spawn(f"work {message.message_id}", self._result(event, message)) if fresh else None
+        work = self._tasks.spawn(f"work {message.message_id}", self._result(event, message, doing)) if fresh else None
         await self._send(channel.COMMAND_ACK, channel.CommandAck(original_message_id=message.message_id))
         if work is not None:
             result = await work
@@ -97,13 +99,10 @@ class Commands:
             self._tally.commands += 1
             self._tally.command_seconds.append(time.monotonic() - began)
 
-    async def _result(self, event: str, message: channel.Envelope) -> channel.CommandResult:
+    async def _result(self, event: str, message: channel.Envelope, doing: _Doing) -> channel.CommandResult:
         log.info("received %s", event, extra={"messageId": message.message_id})
-        if self._under_way > self._most_under_way:
-            text = f"cannot do {event}: {self._most_under_way} commands are under way on this node"
-            return _error(message, "RESOURCE_EXHAUSTED", text, retryable=True)
         try:
-            result = await self._handler(event)(message.data)
+            result = await doing(event, message.data)
         except ValidationError as error:
             return _error(message, "COMMAND_INVALID", f"cannot read {event}: {_first(error)}", retryable=False)
         except AiwmError as error:
@@ -115,10 +114,15 @@ class Commands:
             return _error(message, "INTERNAL_ERROR", f"cannot do {event}: internal error of the daemon", retryable=True)
         return channel.CommandResult(original_message_id=message.message_id, status="success", result=result)
 
-    def _handler(self, event: str) -> Handler:
+    async def _do(self, event: str, data: dict[str, object]) -> dict[str, object]:
         if event not in self._handlers:
             raise Invalid(f"cannot do {event}: this daemon does not know it", code="COMMAND_INVALID")
-        return self._handlers[event]
+        return await self._handlers[event](data)
+
+    async def _refuse(self, event: str, data: dict[str, object]) -> dict[str, object]:  # noqa: ARG002 - it is not read
+        raise Unavailable(
+            f"cannot do {event}: {self._most_under_way} commands are under way on this node", code="RESOURCE_EXHAUSTED"
+        )
 
     def _remember(self, message_id: str) -> None:
         self._seen[message_id] = None

@@ -36,11 +36,11 @@ class Reading:
 class Gpus:
     """Not to be called by two threads at once. `kept` is a file: ids outlive the daemon, as engines do."""
 
-    def __init__(self, kept: Path, open_library: Callable[[bool], Nvml | None] = open_nvml) -> None:
+    def __init__(self, kept: Path | None, open_library: Callable[[bool], Nvml | None] = open_nvml) -> None:
         self._kept, self._open = kept, open_library
         self._nvml: Nvml | None = None
         self._was_open = False
-        self._known: Mapping[str, str] = _read_ids(kept)
+        self._known: Mapping[str, str] = {} if kept is None else _read_ids(kept)
         self._last: dict[str, GpuDevice] = {}
         self._xids: dict[str, int] = {}
         self._watched: set[str] = set()
@@ -158,6 +158,8 @@ class Gpus:
         if known == self._known:
             return
         self._known = known
+        if self._kept is None:
+            return
         try:
             write_atomically(self._kept, {"bootId": boot_id(), "ids": dict(known)})
         except OSError as error:

@@ -7,10 +7,8 @@ something to say waits for room until then, and what may not be lost is in the o
 import asyncio
 import contextlib
 import logging
-import socket
 import ssl
 from collections.abc import Awaitable, Callable
-from typing import get_args
 from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
@@ -20,6 +18,7 @@ from pydantic import ValidationError
 
 from aiwm.daemon.credential import Credential
 from aiwm.daemon.outbox import Letter, Outbox
+from aiwm.daemon.session import HANDSHAKE_SECONDS, LinkRefused, Session
 from aiwm.daemon.sizes import MOST_MESSAGE_BYTES, weight
 from aiwm.daemon.tally import Tally
 from aiwm.kit.backoff import delays
@@ -34,23 +33,9 @@ log = logging.getLogger(__name__)
 _FIRST_DELAY, _LONGEST_DELAY = 2.0, 60.0
 # Drawn from the upper half: the daemon that was replaced asks again after one to two minutes.
 _REPLACED_DELAY = 120.0
-_HANDSHAKE_SECONDS = 15.0
-_GOODBYE_SECONDS = 2.0
 _LOOK_SECONDS = 2.0
-_STALL_SECONDS = 4.0
-_ROOM_SECONDS = 0.02
-_MOST_BACKLOG = 64
-_REFUSALS = frozenset(get_args(channel.RefusalCode))
 _TOKEN_REFUSALS = frozenset({"TOKEN_INVALID", "TOKEN_EXPIRED"})
 _ADVICE = "; let this node in again: aiwm nodes join-token --node, or aiwm nodes token"
-
-
-class LinkRefused(Exception):
-    """The controller does not let this node in; trying soon again is of no use."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(f"{code}: {message}")
-        self.code = code
 
 
 def base_url(controller_url: str) -> str:
@@ -92,8 +77,8 @@ class Link:
         self._delivered, self._instance, self._tally = delivered, instance, tally
         self._sending = asyncio.Lock()
         self._outbox = Outbox()
-        self._attending: _Session | None = None
-        self._session: _Session | None = None
+        self._attending: Session | None = None
+        self._session: Session | None = None
         self._wake = asyncio.Event()
 
     @property
@@ -149,13 +134,13 @@ class Link:
         """One connection from its beginning to its end; True when the node was registered on it."""
         # A client of its own, so that nothing of a connection that went silent outlives it.
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=self._trust or True)) as http:
-            session = self._attending = _Session(self, http, self._wake)
+            session = self._attending = Session(http, self.arrived, self._wake)
             try:
                 auth = {"token": self._credential.token, "instance": self._instance}
                 # The library bounds only its own part: one that is taken and never answered would be waited for.
-                async with asyncio.timeout(_HANDSHAKE_SECONDS):
+                async with asyncio.timeout(HANDSHAKE_SECONDS):
                     await session.connect(self._url, auth)
-                async with asyncio.timeout(_HANDSHAKE_SECONDS):
+                async with asyncio.timeout(HANDSHAKE_SECONDS):
                     await session.first_of(session.welcomed)
                     await self._register(session)
                     await session.first_of(session.accepted)
@@ -167,17 +152,17 @@ class Link:
                 await session.close()
             return session.accepted.is_set()
 
-    async def _stay(self, session: "_Session") -> None:
+    async def _stay(self, session: Session) -> None:
         """Until the connection ends: sends what was posted, and ends a connection that takes nothing any more."""
         while not session.ended.is_set():
             self._wake.clear()
+            session.look()
             await self._deliver(session)
-            session.look(self._clock.monotonic())
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_SECONDS):
                     await self._wake.wait()
 
-    async def _deliver(self, session: "_Session") -> None:
+    async def _deliver(self, session: Session) -> None:
         if dropped := self._outbox.take_dropped():
             log.warning("dropped %s messages that waited for the controller: there were too many", dropped)
         while (letter := self._outbox.next()) is not None:
@@ -191,7 +176,7 @@ class Link:
             self._outbox.sent(letter, now=self._clock.monotonic())
             self._delivered(letter.data)
 
-    async def _register(self, session: "_Session") -> None:
+    async def _register(self, session: Session) -> None:
         async with self._sending:
             body = channel.envelope(channel.NODE_REGISTER, await self._inventory(), now=self._clock.now())
             await session.emit(channel.NODE_REGISTER, body)
@@ -215,7 +200,7 @@ class Link:
         self._outbox.put(letter)
         self._wake.set()
 
-    async def _emit(self, session: "_Session", type_: str, body: dict[str, object]) -> bool:
+    async def _emit(self, session: Session, type_: str, body: dict[str, object]) -> bool:
         if (size := weight(body)) > MOST_MESSAGE_BYTES:
             log.warning("cannot send a %s of %s bytes: %s are the most", type_, size, MOST_MESSAGE_BYTES)
             return True
@@ -228,7 +213,7 @@ class Link:
         self._tally.sent += 1
         return True
 
-    def arrived(self, session: "_Session", event: str, body: object) -> None:
+    def arrived(self, session: Session, event: str, body: object) -> None:
         """A message from the controller; what still comes from an older connection is dropped."""
         if session is not self._attending:
             return
@@ -252,7 +237,7 @@ class Link:
         self._credential.renewed(renewed.token)
         log.info("the token was renewed", extra={"expiresAt": iso(renewed.expires_at)})
 
-    def _accepted(self, session: "_Session", body: object) -> None:
+    def _accepted(self, session: Session, body: object) -> None:
         try:
             ack = channel.RegisterAck.model_validate(channel.Envelope.model_validate(body).data)
         except ValidationError as error:
@@ -263,112 +248,3 @@ class Link:
         self._tally.connected, self._tally.registrations = True, self._tally.registrations + 1
         log.info("registered as %s", ack.node_id, extra={"epoch": ack.epoch})
         self._registered(ack.controller_info)
-
-
-class _Client(socketio.AsyncClient):  # type: ignore[misc]
-    """Tells `ended` of every end: the library itself is silent about one that comes before a connect was accepted."""
-
-    def __init__(self, ended: asyncio.Event, **options: object) -> None:
-        super().__init__(**options)
-        self._ended = ended
-
-    async def _handle_eio_disconnect(self, reason: object) -> None:
-        self._ended.set()
-        await super()._handle_eio_disconnect(reason)
-
-
-class _Session:
-    """One connection. The library's own reconnection is off: it gives up after a disconnect by the server."""
-
-    def __init__(self, link: Link, http: aiohttp.ClientSession, wake: asyncio.Event) -> None:
-        self.epoch: int | None = None
-        self.welcomed, self.accepted, self.ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        self._wake = wake
-        self._refusal: LinkRefused | None = None
-        self._behind_since: float | None = None
-        self._client = _Client(self.ended, reconnection=False, handle_sigint=False, http_session=http)
-        self._client.on("connect_error", self._refused, namespace=channel.NAMESPACE)
-        self._client.on("disconnect", self._disconnected, namespace=channel.NAMESPACE)
-        self._client.on("*", lambda event, body=None: link.arrived(self, event, body), namespace=channel.NAMESPACE)
-
-    async def connect(self, url: str, auth: dict[str, str]) -> None:
-        """Returns once the controller has let this node in."""
-        dialling = asyncio.create_task(
-            self._client.connect(
-                url,
-                auth=auth,
-                namespaces=[channel.NAMESPACE],
-                transports=["websocket"],
-                wait_timeout=_HANDSHAKE_SECONDS,
-            )
-        )
-        ended = asyncio.create_task(self.ended.wait())
-        try:
-            await asyncio.wait([dialling, ended], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in (dialling, ended):
-                task.cancel()
-            await asyncio.gather(dialling, ended, return_exceptions=True)
-        if self._refusal is not None:
-            raise self._refusal
-        if dialling.cancelled():
-            raise socketio.exceptions.ConnectionError("the connection was cut before it was accepted")
-        dialling.result()
-
-    def look(self, now: float) -> None:
-        """Breaks a connection that has taken nothing for a while: the library would wait for the kernel to give up."""
-        if self._backlog() == 0:
-            self._behind_since = None
-        elif self._behind_since is None:
-            self._behind_since = now
-        elif now - self._behind_since >= _STALL_SECONDS:
-            log.warning("the connection takes no more messages; it is given up")
-            self._break()
-
-    async def has_room(self) -> bool:
-        """Waits until few messages are on their way into the socket; False when the connection ended first."""
-        while not self.ended.is_set():
-            if self._backlog() < _MOST_BACKLOG:
-                return True
-            await asyncio.sleep(_ROOM_SECONDS)
-        return False
-
-    def _backlog(self) -> int:
-        return int(self._client.eio.queue.qsize()) if self._client.eio.queue is not None else 0
-
-    def _break(self) -> None:
-        line = self._client.eio.ws.get_extra_info("socket") if self._client.eio.ws is not None else None
-        if line is not None:
-            with contextlib.suppress(OSError):
-                line.shutdown(socket.SHUT_RDWR)
-
-    async def first_of(self, event: asyncio.Event) -> None:
-        """Waits for `event`; a connection that ends first is an error."""
-        waiting = [asyncio.create_task(each.wait()) for each in (event, self.ended)]
-        try:
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in waiting:
-                task.cancel()
-        if not event.is_set():
-            raise socketio.exceptions.ConnectionError("the controller closed the connection")
-
-    async def emit(self, type_: str, body: dict[str, object]) -> None:
-        await self._client.emit(type_, body, namespace=channel.NAMESPACE)
-
-    async def close(self) -> None:
-        try:
-            async with asyncio.timeout(_GOODBYE_SECONDS):
-                await self._client.disconnect()
-        except TimeoutError:
-            self._break()
-
-    def _refused(self, answer: object = None) -> None:
-        data = answer.get("data") if isinstance(answer, dict) else None
-        code = data.get("code") if isinstance(data, dict) else None
-        if isinstance(data, dict) and code in _REFUSALS:
-            self._refusal = LinkRefused(str(code), str(data.get("message", "")))
-
-    def _disconnected(self, *_reason: object) -> None:
-        self.ended.set()
-        self._wake.set()

@@ -100,7 +100,15 @@ async def _unless_told_to_end(work: Coroutine[object, object, str]) -> str | Non
 
 def run_module(arguments: list[str]) -> int:
     """`python -m aiwm.daemon`: settings from the environment; `--lifeline-fd` is for a parent that ends its engines."""
-    parser = argparse.ArgumentParser(prog="aiwm node", description="Runs this machine as a node of the controller.")
+    if arguments[:1] in (["install"], ["uninstall"]):
+        from aiwm.daemon.service_command import main as service
+
+        return service(arguments[0], arguments[1:])
+    parser = argparse.ArgumentParser(
+        prog="aiwm node",
+        description="Runs this machine as a node of the controller.",
+        epilog="As a service of systemd: aiwm node install, aiwm node uninstall. What is wrong here: aiwm doctor.",
+    )
     parser.add_argument("--controller-url")
     parser.add_argument("--data-dir")
     parser.add_argument("--name", dest="node_name", help="what it is called when it joins (default: the host's name)")

@@ -65,6 +65,12 @@ class Reports:
             if replica.node_id == node_id and replica.state in _STARTED
         ]
 
+    def elsewhere(self, node_id: str | None, deployment_ids: set[str]) -> None:
+        """Another controller opened or lost a node's session, or heard news of these deployments alone."""
+        self._dirty.mark_each(deployment_ids)
+        if node_id is not None:
+            self._dirty.mark_each(self._book.concerned(node_id))
+
     async def status(self, session: Session, report: wire.DeploymentStatusReport) -> None:
         """News of one replica, from the node that runs it."""
         wish = self._book.wish(report.deployment_id)
@@ -124,10 +130,10 @@ class Reports:
         self._dirty.mark(wish.id)
 
     async def ask_around(self) -> None:
-        """Asks every connected node for its health, once a minute, until cancelled."""
+        """Asks every node connected here for its health, once a minute, until cancelled."""
         while True:
             await self._clock.sleep(HEALTH_CHECK_SECONDS)
-            for session in self._presence:
+            for session in self._presence.here():
                 self._tasks.spawn(f"health of {session.node_id}", self._ask(session))
 
     async def _ask(self, session: Session) -> None:

@@ -1,14 +1,21 @@
-"""Which deployments must be looked at again: a wake-up with names and no data."""
+"""Which deployments must be looked at again: a wake-up with names and no data.
 
-from collections.abc import Iterable
+Of several controllers one plans. What is marked at another is handed on to it.
+"""
+
+from collections.abc import Callable, Iterable
 
 from aiwm.kit.wake import Wake
 
+HandOn = Callable[[set[str] | None], None]
+"""Takes deployments that the controller that plans must look at; None: all."""
+
 
 class Dirty:
-    """Marked by whoever changes something; taken by the reconciler."""
+    """Marked by whoever changes something; taken by the reconciler where `plans()`, and handed on where not."""
 
-    def __init__(self) -> None:
+    def __init__(self, plans: Callable[[], bool], hand_on: HandOn) -> None:
+        self._plans, self._hand_on = plans, hand_on
         self._ids: set[str] = set()
         self._everything = True
         self._wake = Wake()
@@ -30,8 +37,15 @@ class Dirty:
         self._wake.set()
 
     async def take(self, timeout: float) -> set[str] | None:
-        """The deployments marked since the last call; None, meaning all, when so marked or after `timeout` seconds."""
-        woken = await self._wake.wait(timeout)
-        ids, everything = self._ids, self._everything or not woken
-        self._ids, self._everything = set(), False
-        return None if everything else ids
+        """The deployments marked since the last call; None, meaning all, when so marked or after `timeout` seconds.
+
+        Waits for as long as another controller plans.
+        """
+        while True:
+            woken = await self._wake.wait(timeout if self._plans() else None)
+            ids, everything = self._ids, self._everything or not woken
+            self._ids, self._everything = set(), False
+            if self._plans():
+                return None if everything else ids
+            if everything or ids:
+                self._hand_on(None if everything else ids)

@@ -21,6 +21,7 @@ class NodeFacts:
     """What placement knows of a node. `inventory` is None while the node has not reported in its current session.
 
     `offline` is known, not guessed: a controller that has just started waits for nodes before it calls them so.
+    `fault` is why nothing new goes there, whatever its user wishes.
     """
 
     node_id: str
@@ -34,6 +35,7 @@ class NodeFacts:
     ram_free: int | None
     inventory: Mapping[str, ReplicaReport] | None
     offline: bool
+    fault: str | None = None
 
     @property
     def reachable(self) -> bool:
@@ -64,10 +66,10 @@ class Fleet:
         return self._reported.get(deployment_id, [])
 
     def take(self, node_id: str, devices: list[str], replica_id: str) -> None:
-        """Marks a node's devices as held."""
+        """Marks a node's devices as held; of two replicas that claim one, the older has it (ids sort by birth)."""
         self.load[node_id] = self.load.get(node_id, 0) + 1
         for device in devices:
-            self.taken[(node_id, device)] = replica_id
+            self.taken[(node_id, device)] = min(replica_id, self.taken.get((node_id, device), replica_id))
 
     def copy(self) -> "Fleet":
         """The same fleet, on which devices may be taken on trial."""
@@ -148,6 +150,7 @@ def _objection(need: Need, node: NodeFacts, free: list[str]) -> str | None:
         (not node.worker, "it has no worker role"),
         (not node.schedulable, "it is cordoned or in maintenance"),
         (not node.reachable, "it is not connected"),
+        (node.fault is not None, node.fault or ""),
         (any(node.labels.get(key) != value for key, value in need.selector.items()), "its labels do not match"),
         (need.engine.value not in node.engines, f"it cannot run {need.engine.value}"),
         (len(free) < need.gpu_count, f"it has {len(free)} fitting free GPUs of the {need.gpu_count} needed"),

@@ -30,6 +30,8 @@ class Stop:
 
 Command = Deploy | Stop
 
+_NOT_YET = frozenset({ReplicaState.PENDING, ReplicaState.PREPARING, ReplicaState.STARTING})
+
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
@@ -62,6 +64,7 @@ def plan(
     """The state as it should be recorded next, and what to send. `fleet` is marked with what new replicas take."""
     replicas = [_seen_now(replica, fleet) for replica in state.replicas]
     replicas = _stopping_what_is_too_many(wish, replicas, fleet)
+    replicas = [_yielding(wish, each, fleet) for each in replicas]
     replicas = _without_history(wish, replicas)
     waiting: str | None = None
     missing = _missing(wish, replicas)
@@ -112,6 +115,16 @@ def _stopping(wish: Wish, replica: Replica, fleet: Fleet) -> Replica:
         return replica.model_copy(update={"state": ReplicaState.STOPPED, "message": "given up while its node was away"})
     message = "it stops when its node returns" if away else None
     return replica.model_copy(update={"state": ReplicaState.STOPPING, "health": None, "message": message})
+
+
+def _yielding(wish: Wish, replica: Replica, fleet: Fleet) -> Replica:
+    """Two controllers that plan at once may give one device away twice; the younger goes, unless it runs."""
+    claimed = ((replica.node_id, device) for device in replica.gpu_device_ids)
+    if replica.state not in _NOT_YET or all(
+        fleet.taken.get(each, replica.replica_id) == replica.replica_id for each in claimed
+    ):
+        return replica
+    return _stopping(wish, replica, fleet).model_copy(update={"message": "its GPU is another replica's"})
 
 
 def _current(wish: Wish, replica: Replica) -> bool:

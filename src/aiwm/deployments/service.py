@@ -181,8 +181,12 @@ class DeploymentService:
 
     def on_node(self, node_id: str) -> bool:
         """Whether any replica may still run on that node."""
+        return node_id in self.nodes_in_use()
+
+    def nodes_in_use(self) -> set[str]:
+        """The nodes on which replicas may still run."""
         replicas = (replica for wish in self._book for replica in self._book.state(wish.id).replicas)
-        return any(replica.active and replica.node_id == node_id for replica in replicas)
+        return {replica.node_id for replica in replicas if replica.active}
 
     async def uses(self, model_id: str) -> bool:
         """Whether a deployment wants this model."""

@@ -4,6 +4,8 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
+from aiwm.infra.bus.open import open_bus
+from aiwm.infra.bus.port import Bus
 from aiwm.infra.jwks import ExternalTokens, open_external
 from aiwm.infra.key_ring import open_keys
 from aiwm.infra.objects.open import open_objects
@@ -11,6 +13,7 @@ from aiwm.infra.objects.port import Objects
 from aiwm.infra.objects.tickets import BlobTickets
 from aiwm.infra.queue.open import open_queues
 from aiwm.infra.queue.port import Queues
+from aiwm.infra.store.identity import installation_name
 from aiwm.infra.store.open import open_store
 from aiwm.infra.store.port import Store
 from aiwm.infra.tokens import Tokens
@@ -26,6 +29,7 @@ class Infra:
     clock: Clock
     store: Store
     queues: Queues
+    bus: Bus
     objects: Objects
     tickets: BlobTickets
     tokens: Tokens
@@ -46,6 +50,8 @@ async def open_infra(settings: Settings) -> AsyncIterator[Infra]:
         stack.push_async_callback(store.close)
         queues = await open_queues(settings.redis_url)
         stack.push_async_callback(queues.close)
+        bus = open_bus(settings.redis_url, await installation_name(store))
+        stack.push_async_callback(bus.close)
         objects = await open_objects(
             settings.objects_url,
             access_key=settings.s3_access_key,
@@ -54,4 +60,4 @@ async def open_infra(settings: Settings) -> AsyncIterator[Infra]:
             tickets=tickets,
         )
         stack.push_async_callback(objects.close)
-        yield Infra(settings, clock, store, queues, objects, tickets, Tokens(keys, clock), external)
+        yield Infra(settings, clock, store, queues, bus, objects, tickets, Tokens(keys, clock), external)

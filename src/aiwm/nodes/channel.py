@@ -21,6 +21,7 @@ from aiwm.kit.context import accept_correlation_id, correlated
 from aiwm.kit.machine import machine_mark
 from aiwm.nodes import rules
 from aiwm.nodes.commands import Commands
+from aiwm.nodes.history import History
 from aiwm.nodes.presence import Presence, Session
 from aiwm.nodes.records import NodeObservation, NodeRecord
 from aiwm.nodes.service import NodeService
@@ -61,9 +62,12 @@ class Listener(Protocol):
 class NodeChannel(socketio.AsyncNamespace):  # type: ignore[misc]
     """One instance serves all nodes of this controller."""
 
-    def __init__(self, nodes: NodeService, presence: Presence, clock: Clock, controller_id: str) -> None:
+    def __init__(
+        self, nodes: NodeService, presence: Presence, history: History, clock: Clock, controller_id: str
+    ) -> None:
         super().__init__(wire.NAMESPACE)
         self._nodes, self._presence, self._clock, self._controller_id = nodes, presence, clock, controller_id
+        self._history = history
         self._records: dict[str, NodeRecord] = {}
         self._held: dict[str, Tenure] = {}
         self._listener: Listener | None = None
@@ -91,6 +95,11 @@ class NodeChannel(socketio.AsyncNamespace):  # type: ignore[misc]
     async def close_node(self, node_id: str) -> None:
         """Ends a node's connection at once where it may no longer be there."""
         await self._look({sid: node for sid, node in self._records.items() if node.id == node_id})
+
+    async def replaced(self, session: Session) -> None:
+        """Ends a connection whose node has a newer one at another controller."""
+        self.commands.lost(session)
+        await self.disconnect(session.sid)
 
     async def watch(self) -> None:
         """Looks after open connections for ever."""
@@ -218,6 +227,7 @@ class NodeChannel(socketio.AsyncNamespace):  # type: ignore[misc]
         node = self._records[session.sid]
         seen = await self._nodes.registered(node, report)
         self._presence.reached_at(node.id, rules.dial_host(seen, own_machine=machine_mark()))
+        session.advertise_host, session.machine = seen.advertise_host, seen.machine
         if report.replicas is not None:
             session.took(report.replicas)
         now = self._clock.now()
@@ -235,10 +245,12 @@ class NodeChannel(socketio.AsyncNamespace):  # type: ignore[misc]
             await self._listener.inventory(session)
 
     async def _heartbeat(self, session: Session, report: wire.Heartbeat) -> None:
-        await self._nodes.beat(self._records[session.sid], report)
+        self._history.note(await self._nodes.beat(self._records[session.sid], report))
 
     async def _metrics(self, session: Session, report: wire.Metrics) -> None:
-        await self._nodes.measured(self._records[session.sid], report)
+        self._history.note(await self._nodes.measured(self._records[session.sid], report))
+        if report.replicas is not None:
+            session.used(report.replicas)
 
     async def _status(self, session: Session, report: wire.DeploymentStatusReport) -> None:
         if self._listener is not None:

@@ -17,6 +17,20 @@ log = logging.getLogger(__name__)
 Emit = Callable[[str, dict[str, object], str], Awaitable[None]]
 
 
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A command as it is asked for; `timeout` in seconds, from its acknowledgement to its result."""
+
+    type: str
+    data: Wire
+    timeout: float
+    generation: int | None
+
+
+Forward = Callable[[Session, Order], Awaitable[dict[str, object]]]
+"""Has another controller send a command to the node whose session it holds, with the same outcome as here."""
+
+
 class CommandFailed(AiwmError):
     """The node answered with an error; `code` is the node's."""
 
@@ -40,6 +54,11 @@ class Commands:
     def __init__(self, presence: Presence, clock: Clock, emit: Emit) -> None:
         self._presence, self._clock, self._emit = presence, clock, emit
         self._pending: dict[str, _Pending] = {}
+        self._forward: Forward | None = None
+
+    def forward(self, forward: Forward) -> None:
+        """Names who reaches nodes that other controllers hold."""
+        self._forward = forward
 
     async def call(
         self, node_id: str, type_: str, data: Wire, *, timeout: float, generation: int | None = None
@@ -50,15 +69,24 @@ class Commands:
         """
         session = self._presence.of(node_id)
         if session is None:
-            raise Unavailable(f"cannot reach node {node_id}: it is not connected", code="NODE_OFFLINE")
-        about = Metadata(correlation_id=correlation_id(), epoch=session.epoch, generation=generation)
-        message = envelope(type_, data, now=self._clock.now(), metadata=about)
+            raise offline(node_id, "it is not connected")
+        order = Order(type_, data, timeout, generation)
+        if session.holder is None:
+            return await self.send(session, order)
+        if self._forward is None:
+            raise offline(node_id, "another controller holds its connection")
+        return await self._forward(session, order)
+
+    async def send(self, session: Session, order: Order) -> dict[str, object]:
+        """Sends a command over a connection of this controller; raises as `call` does."""
+        about = Metadata(correlation_id=correlation_id(), epoch=session.epoch, generation=order.generation)
+        message = envelope(order.type, order.data, now=self._clock.now(), metadata=about)
         message_id = str(message["messageId"])
         pending = self._pending[message_id] = _Pending(session)
-        log.info("command sent", extra={"nodeId": node_id, "type": type_, "messageId": message_id})
+        log.info("command sent", extra={"nodeId": session.node_id, "type": order.type, "messageId": message_id})
         try:
-            await self._emit(type_, message, session.sid)
-            return _unwrapped(await self._outcome(pending, type_, timeout))
+            await self._emit(order.type, message, session.sid)
+            return _unwrapped(await self._outcome(pending, order.type, order.timeout))
         finally:
             del self._pending[message_id]
 
@@ -95,9 +123,12 @@ class Commands:
         for pending in self._pending.values():
             if pending.session is session and not pending.result.done():
                 pending.acknowledged.set()
-                pending.result.set_exception(
-                    Unavailable(f"cannot reach node {session.node_id}: the connection was lost", code="NODE_OFFLINE")
-                )
+                pending.result.set_exception(offline(session.node_id, "the connection was lost"))
+
+
+def offline(node_id: str, cause: str) -> Unavailable:
+    """No command reaches the node."""
+    return Unavailable(f"cannot reach node {node_id}: {cause}", code="NODE_OFFLINE")
 
 
 def _unwrapped(result: CommandResult) -> dict[str, object]:

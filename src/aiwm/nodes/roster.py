@@ -8,7 +8,8 @@ seconds for each node however much it sends, and the last ten seconds of it may 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence, Set
 
 from aiwm.infra.store.outbox import TellingRecord
 from aiwm.infra.store.port import Index, Query, Store, Where
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 
 FLUSH_SECONDS = 10.0
 _AT_ONCE = 50
+_READ_AT_ONCE = 500
 
 Facts = Sequence[tuple[str, dict[str, object]]]
 """Jobs that tell people of a change: their names and data."""
@@ -31,10 +33,13 @@ _OUTBOX = tuple(TellingRecord.model_fields)
 
 
 class Roster:
-    """Records (written by users) and observations (written by the node's channel) of all nodes that are not deleted."""
+    """Records (written by users) and observations (written by the node's channel) of all nodes that are not deleted.
 
-    def __init__(self, store: Store, clock: Clock, relay: Wake) -> None:
-        self._store, self._clock, self._relay = store, clock, relay
+    `changed(node_id)` is called after each write from here.
+    """
+
+    def __init__(self, store: Store, clock: Clock, relay: Wake, changed: Callable[[str], None]) -> None:
+        self._store, self._clock, self._relay, self._changed = store, clock, relay, changed
         self.records = Records(store, NODES, NodeRecord)
         self._stored = Records(store, OBSERVATIONS, NodeObservation)
         self._record_by_id: dict[str, NodeRecord] = {}
@@ -42,15 +47,40 @@ class Roster:
         self._unwritten: set[str] = set()
         self._untold: dict[str, list[tuple[str, dict[str, object]]]] = {}
         self._locks: dict[str, asyncio.Lock] = {}
+        # What was read before another wrote must not come back: the last version known of each, and who was deleted.
+        self._versions: dict[str, int] = {}
+        self._deleted: deque[str] = deque(maxlen=1000)
 
     async def load(self) -> None:
         """Makes the indexes and reads everything that is not deleted."""
         await self._store.ensure_index(Index(NODES, ("uniqueKey",), unique=True))
         await self._store.ensure_index(Index(NODES, ("owner.orgId", "createdAt")))
-        for record in await self.records.find(Query((Where("deletedAt", "eq", None),))):
-            self._record_by_id[record.id] = record
-        for seen in await self._stored.find(Query((Where("id", "in", tuple(self._record_by_id)),))):
-            self._seen_by_id[seen.id] = _without_outbox(seen)
+        await self.reload(None)
+
+    async def reload(self, ids: Set[str] | None) -> None:
+        """Reads again what other processes may have changed, None: everything; what is unwritten here stays."""
+        if ids is None:
+            live = await self.records.find(Query((Where("deletedAt", "eq", None),)))
+            await self._take(live)
+            ids = self._record_by_id.keys() - {record.id for record in live}
+        ordered = sorted(ids)
+        for start in range(0, len(ordered), _READ_AT_ONCE):
+            some = tuple(ordered[start : start + _READ_AT_ONCE])
+            await self._take(await self.records.find(Query((Where("id", "in", some),))))
+
+    async def _take(self, records: Sequence[NodeRecord]) -> None:
+        ids = [record.id for record in records if record.deleted_at is None]
+        for start in range(0, len(ids), _READ_AT_ONCE):
+            some = tuple(ids[start : start + _READ_AT_ONCE])
+            for stored in await self._stored.find(Query((Where("id", "in", some),))):
+                newer = (
+                    stored.version >= self._versions.get(stored.id, 0) and stored.epoch >= self.seen(stored.id).epoch
+                )
+                if newer and stored.id not in self._unwritten and stored.id not in self._deleted:
+                    self._seen_by_id[stored.id] = _without_outbox(stored)
+                    self._versions[stored.id] = stored.version
+        for record in records:
+            self._keep(record)
 
     async def add(self, record: NodeRecord) -> NodeRecord:
         """Stores a new node, its observation first; `Conflict` when the name is taken, with nothing left behind."""
@@ -76,12 +106,20 @@ class Roster:
 
     def note(self, record: NodeRecord) -> None:
         """Takes a record as it was just stored; a deleted one is forgotten."""
+        self._keep(record)
+        self._changed(record.id)
+
+    def _keep(self, record: NodeRecord) -> None:
+        older = self._record_by_id.get(record.id)
+        if record.id in self._deleted or (older is not None and older.version >= record.version):
+            return
         if record.deleted_at is None:
             self._record_by_id[record.id] = record
             return
-        for known in (self._record_by_id, self._seen_by_id, self._locks, self._untold):
+        for known in (self._record_by_id, self._seen_by_id, self._locks, self._untold, self._versions):
             known.pop(record.id, None)
         self._unwritten.discard(record.id)
+        self._deleted.append(record.id)
 
     def record(self, node_id: str) -> NodeRecord | None:
         """The node's record, unless it is deleted or never was."""
@@ -120,18 +158,9 @@ class Roster:
                 return change(_onto(stored, self.seen(node_id)))
 
             after = await self._stored.update(node_id, ahead)
-        self._seen_by_id[node_id] = _without_outbox(after)
+        self._seen_by_id[node_id], self._versions[node_id] = _without_outbox(after), after.version
+        self._changed(node_id)
         return after
-
-    async def reload(self, node_id: str) -> None:
-        """Reads a node again that another process has changed; what is unwritten here stays."""
-        record, stored = await self.records.get(node_id), await self._stored.get(node_id)
-        known = self._record_by_id.get(node_id)
-        if record is None or stored is None or (known is not None and known.version > record.version):
-            return
-        self.note(record)
-        if record.deleted_at is None and stored.epoch >= self.seen(node_id).epoch and node_id not in self._unwritten:
-            self._seen_by_id[node_id] = _without_outbox(stored)
 
     async def run(self) -> None:
         """Flushes for ever; while the store is away, everything waits."""
@@ -159,13 +188,17 @@ class Roster:
             seen, facts = self.seen(node_id), self._untold.pop(node_id, [])
 
             def written(stored: NodeObservation) -> NodeObservation:
+                if stored.epoch > seen.epoch:
+                    # Another controller has the node's newer connection: what was seen here is of the past.
+                    return stored
                 after = _onto(stored, seen)
                 for name, data in facts:
                     after = after.telling(QUEUE, name, data, at=self._clock.now())
                 return stored if after == stored else after
 
             try:
-                await self._stored.update(node_id, written)
+                after = await self._stored.update(node_id, written)
+                self._versions[node_id] = max(after.version, self._versions.get(node_id, 0))
             except NotFound:
                 # Deleted meanwhile: there is nothing left to be told of.
                 return
@@ -173,6 +206,7 @@ class Roster:
                 self._unwritten.add(node_id)
                 self._untold[node_id] = [*facts, *self._untold.get(node_id, [])]
                 raise
+        self._changed(node_id)
         if facts:
             self._relay.set()
 

@@ -1,6 +1,7 @@
 """Watches who is there: calls nodes gone that did not come back in time, and says when the controller is isolated."""
 
 import logging
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from aiwm.infra.store.outbox import TellingRecord
@@ -35,10 +36,22 @@ class VigilRecord(TellingRecord):
 
 
 class Vigil:
-    """One a controller; the planner asks it at each look whether the controller is isolated."""
+    """One a controller; the planner asks it at each look whether the controller is isolated.
 
-    def __init__(self, store: Store, nodes: NodeService, presence: Presence, clock: Clock, relay: Wake) -> None:
+    Of several controllers the one that `judges()` calls nodes gone, so that people are told once.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        nodes: NodeService,
+        presence: Presence,
+        clock: Clock,
+        relay: Wake,
+        judges: Callable[[], bool],
+    ) -> None:
         self._nodes, self._presence, self._clock, self._relay = nodes, presence, clock, relay
+        self._judges = judges
         self._records = Records(store, VIGILS, VigilRecord)
         self._outlook = Outlook()
         self._kept = Outlook()
@@ -90,7 +103,7 @@ class Vigil:
         away = {
             record.id: record
             for record, seen in self._nodes.fleet()
-            if seen.status is not NodeStatus.OFFLINE and self._presence.of(record.id) is None
+            if self._judges() and seen.status is not NodeStatus.OFFLINE and self._presence.of(record.id) is None
         }
         self._away_since = {node_id: self._away_since.get(node_id, now) for node_id in away}
         for node_id, since in list(self._away_since.items()):

@@ -36,7 +36,7 @@ async def _serve(nodes: int) -> None:
             answering = asyncio.create_task(_answer(fleet))
             async with Client(settings.controller_url) as client:
                 await client.login("admin", settings.admin_password)
-                async for name, _, token in enrolment.enrol(client, nodes):
+                async for name, token in enrolment.enrol(client, nodes):
                     fleet.start(name, token, nodes=nodes)
             await answering
 

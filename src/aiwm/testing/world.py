@@ -15,6 +15,8 @@ from aiwm.daemon.launchers.port import Launcher
 from aiwm.gateway.upstream import Upstream
 from aiwm.http.serve import bind, serve
 from aiwm.infra.build import Infra
+from aiwm.infra.bus.memory import MemoryBus
+from aiwm.infra.bus.port import Bus
 from aiwm.infra.objects.local import LocalObjects
 from aiwm.infra.objects.tickets import BlobTickets
 from aiwm.infra.queue.memory import MemoryQueues
@@ -96,13 +98,16 @@ async def _ended(daemon: Daemon, running: "asyncio.Task[None]") -> None:
 
 
 @asynccontextmanager
-async def open_world(folder: Path, *, store: str = ":memory:") -> AsyncIterator[World]:
-    """An installation below `folder`, on the SQLite file `store`, with admin signed in; it ends with the context."""
+async def open_world(folder: Path, *, store: str = ":memory:", bus: Bus | None = None) -> AsyncIterator[World]:
+    """An installation below `folder`, on the SQLite file `store`, with admin signed in; it ends with the context.
+
+    Worlds that share folder, store and an exchange below their `bus` are several controllers of one installation.
+    """
     async with AsyncExitStack() as stack:
         listener = bind("127.0.0.1", 0)
         port = int(listener.getsockname()[1])
         settings = Settings(data_dir=folder, port=port, admin_password=ADMIN_PASSWORD)
-        infra = await _infra(stack, settings, folder, store)
+        infra = await _infra(stack, settings, folder, store, bus or MemoryBus())
         tasks = await stack.enter_async_context(Tasks())
         upstream = await stack.enter_async_context(Upstream(infra.clock))
         controller = compose(infra, tasks)
@@ -128,14 +133,16 @@ async def _served(stop: asyncio.Event, serving: "asyncio.Task[None]") -> None:
     await serving
 
 
-async def _infra(stack: AsyncExitStack, settings: Settings, folder: Path, store_path: str) -> Infra:
+async def _infra(stack: AsyncExitStack, settings: Settings, folder: Path, store_path: str, bus: Bus) -> Infra:
     clock = SystemClock()
     store = await open_sqlite(store_path)
     stack.push_async_callback(store.close)
     queues = MemoryQueues()
     stack.push_async_callback(queues.close)
+    stack.push_async_callback(bus.close)
     objects = LocalObjects(folder / "objects", settings.own_url, _SECRET)
-    return Infra(settings, clock, store, queues, objects, BlobTickets([_SECRET], clock), Tokens((_SECRET,), clock))
+    tickets, tokens = BlobTickets([_SECRET], clock), Tokens((_SECRET,), clock)
+    return Infra(settings, clock, store, queues, bus, objects, tickets, tokens)
 
 
 async def _sign_in(world: World) -> None:

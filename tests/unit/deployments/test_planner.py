@@ -276,3 +276,21 @@ def test_while_the_controller_is_isolated_no_replica_is_given_up(situation: Situ
     for replica in after.replicas:
         if replica.state is ReplicaState.LOST:
             assert before.get(replica.replica_id, replica.state) is ReplicaState.LOST
+
+
+def test_of_two_replicas_with_one_device_the_younger_that_does_not_run_yet_goes() -> None:
+    older, younger = (a_replica(f"replica-{n}", state=ReplicaState.STARTING, gpu_device_ids=["0"]) for n in (1, 2))
+    states = [a_state(older), a_state(younger)]
+    fleet = a_fleet(a_node(runs=[a_report(each.replica_id, each.state) for each in (older, younger)]), states=states)
+    after, commands = plan(a_wish(), states[1], READY_MODEL, fleet, Ids())
+    assert [(each.replica_id, each.state) for each in after.replicas] == [("replica-2", ReplicaState.STOPPING)]
+    assert commands[0] == Stop("node-1", "replica-2")
+    after, _ = plan(a_wish(), states[0], READY_MODEL, fleet, Ids())
+    assert [(each.replica_id, each.state) for each in after.replicas] == [("replica-1", ReplicaState.STARTING)]
+
+
+def test_two_running_replicas_with_one_device_are_left_alone() -> None:
+    states = [a_state(a_replica(f"replica-{n}", state=ReplicaState.RUNNING, gpu_device_ids=["0"])) for n in (1, 2)]
+    fleet = a_fleet(a_node(runs=[a_report(f"replica-{n}") for n in (1, 2)]), states=states)
+    for state in states:
+        assert plan(a_wish(), state, READY_MODEL, fleet, Ids())[0].replicas == state.replicas

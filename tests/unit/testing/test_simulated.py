@@ -14,7 +14,6 @@ from aiwm.testing.fleet import Fleet
 from aiwm.testing.simulated import SimulatedTelemetry, SkewedClock
 
 _SIMULATOR = Path(__file__).parents[3] / "src" / "aiwm" / "testing"
-_MODULES = ("enrolment", "faults", "fleet", "progress", "simulate", "simulate_options", "simulated", "weather")
 _ALLOWED = {
     "aiwm.daemon.daemon": {"Daemon"},
     "aiwm.daemon.launchers.fake": {"FakeLauncher"},
@@ -24,7 +23,18 @@ _REPLACED = {"launcher", "telemetry", "clock"}
 
 
 def _trees() -> list[ast.AST]:
-    return [ast.parse((_SIMULATOR / f"{name}.py").read_text()) for name in _MODULES]
+    """The modules that `aiwm simulate` is made of: its own, and those of `testing` that they import."""
+    wanted, seen = ["simulate"], dict[str, ast.AST]()
+    while wanted:
+        name = wanted.pop()
+        tree = seen[name] = ast.parse((_SIMULATOR / f"{name}.py").read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("aiwm.testing"):
+                below = str(node.module).removeprefix("aiwm.testing").strip(".")
+                names = [below] if below else [each.name for each in node.names]
+                wanted += [each for each in names if each not in seen]
+    assert {"simulated", "fleet", "weather", "enrolment"} <= seen.keys()
+    return list(seen.values())
 
 
 def test_the_simulator_takes_nothing_of_the_daemon_but_itself_and_its_fake_launcher() -> None:
