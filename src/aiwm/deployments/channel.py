@@ -19,7 +19,14 @@ log = logging.getLogger(__name__)
 
 HEALTH_CHECK_SECONDS = 60.0
 _STARTED = frozenset(
-    {ReplicaState.PREPARING, ReplicaState.STARTING, ReplicaState.RUNNING, ReplicaState.UNHEALTHY, ReplicaState.STOPPING}
+    {
+        ReplicaState.PREPARING,
+        ReplicaState.STARTING,
+        ReplicaState.RUNNING,
+        ReplicaState.UNHEALTHY,
+        ReplicaState.STOPPING,
+        ReplicaState.LOST,
+    }
 )
 _RESULT_SECONDS = 20.0
 

@@ -42,7 +42,12 @@ def as_replica_report(report: DeploymentStatusReport, replica: Replica) -> Repli
 
 
 def as_recorded(deployment_id: str, replica: Replica) -> ReplicaReport:
-    """A replica as its node would report it, had nothing changed since it was last heard of."""
+    """A replica as its node would report it, had nothing changed since it was last heard of.
+
+    One that is only out of sight is taken to serve, as nobody saw it end.
+    """
+    if replica.state is ReplicaState.LOST:
+        replica = replica.model_copy(update={"state": ReplicaState.RUNNING, "message": None})
     return ReplicaReport(
         deployment_id=deployment_id,
         replica_id=replica.replica_id,
