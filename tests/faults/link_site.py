@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,9 +32,14 @@ class Site:
     running: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
 
     def start(self, service: str) -> None:
-        with (self.folder / f"{service}.log").open("ab") as log:
-            self.running[service] = subprocess.Popen(
-                [*self.prefix, sys.executable, "-m", "aiwm", service],
+        """A service of the product."""
+        self.launch(service, [sys.executable, "-m", "aiwm", service])
+
+    def launch(self, name: str, command: Sequence[str]) -> None:
+        """Any program."""
+        with (self.folder / f"{name}.log").open("ab") as log:
+            self.running[name] = subprocess.Popen(
+                [*self.prefix, *command],
                 env=self.environment,
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,

@@ -23,6 +23,7 @@ from aiwm.daemon.launchers.fake import FakeLauncher
 from aiwm.kit.clock import SystemClock
 from aiwm.kit.settings import Settings
 from aiwm.nodes import joining
+from aiwm.testing.road import ready_model
 from aiwm.testing.world import World, eventually, open_world
 
 Forwarded = Callable[[web.Request, int, bytes], Awaitable[web.StreamResponse]]
@@ -266,6 +267,35 @@ async def test_a_revoked_node_is_told_what_to_do_and_comes_back_as_itself(
     await eventually(lambda: not online(world)())
     async with running(replace(settings, join_token="")):
         await eventually(online(world))
+
+
+async def test_an_engine_is_never_started_again_while_its_node_is_revoked_and_let_in_again(
+    world: World, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings, launcher = settings_of(world, tmp_path / "m", join_token=await a_token(world)), FakeLauncher()
+    model_id = await ready_model(world)
+    async with running(settings, launcher):
+        await eventually(online(world))
+        made = await world.call("POST", "/api/v1/deployments", json={"name": "d", "modelId": model_id}, expect=201)
+
+        async def serves() -> bool:
+            path = f"/api/v1/deployments/{made['deploymentId']}"
+            return (await world.call("GET", path, expect=200))["status"] == "running"
+
+        await eventually(serves)
+        (node,) = await nodes(world)
+        await world.call("POST", f"/api/v1/nodes/{node['nodeId']}/revoke", expect=200)
+        await eventually(lambda: not online(world)())
+        (engine,) = launcher.seen.values()
+    # Another start in the meantime, with a token that is not for this node, touches nothing either.
+    async with running(replace(settings, join_token=await a_token(world)), launcher):
+        await eventually(lambda: "cannot join as another node" in caplog.text)
+        assert list(launcher.seen.values()) == [engine]
+    async with running(replace(settings, join_token=await a_token(world, nodeId=node["nodeId"])), launcher):
+        await eventually(online(world))
+        await eventually(serves)
+        assert list(launcher.seen.values()) == [engine]
+    assert launcher.starts == 1
 
 
 async def test_a_joined_node_lives_through_renewals_and_returns_by_a_join_token_after_its_token_has_expired(
