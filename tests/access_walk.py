@@ -21,6 +21,7 @@ from aiwm.protocol.notifications import Recipients
 from aiwm.protocol.resources.api_keys import ApiKeyCreate
 from aiwm.protocol.resources.base import Owner
 from aiwm.protocol.resources.deployments import DeploymentCreate
+from aiwm.protocol.resources.join_tokens import JoinTokenCreate
 from aiwm.protocol.resources.models import ModelCreate, UploadCreate, UploadFile
 from aiwm.protocol.resources.nodes import NodeCreate
 from aiwm.protocol.states import Desired, Framework, PrincipalKind, Role, Severity
@@ -29,6 +30,11 @@ from aiwm.testing.world import World
 PASSWORD = "correct horse battery"
 ROLES = tuple(role.value for role in Role)
 CALLERS = (*ROLES, "anonymous", "node")
+
+
+def an_address() -> str:
+    """One that nobody had before: what fails often from one address has to wait there."""
+    return f"2001:db8:{secrets.token_hex(2)}:{secrets.token_hex(2)}::1"
 
 
 @dataclass(frozen=True)
@@ -40,11 +46,12 @@ class Caller:
 
 @dataclass(frozen=True)
 class Ask:
-    """What to send: values for the path's parameters, and a body. `caller` where it is to be another than usual."""
+    """What to send: values for the path's parameters, a body, headers. `caller` where it is another than usual."""
 
     values: dict[str, str] = field(default_factory=dict)
     body: object = None
     caller: Caller | None = None
+    headers: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -74,9 +81,8 @@ class Tenants:
 
     async def sign_in(self, username: str, password: str = PASSWORD) -> str:
         """A user's access token; each signs in from an address of its own, as one address may not do so this often."""
-        address = f"2001:db8:{secrets.token_hex(2)}:{secrets.token_hex(2)}::1"
         sessions = self.world.controller.access.sessions
-        return (await sessions.login(username, password, address)).access_token
+        return (await sessions.login(username, password, an_address())).access_token
 
     async def organization(self) -> str:
         made = await self.world.call("POST", "/api/v1/organizations", json={"name": new_id("org")}, expect=201)
@@ -92,6 +98,13 @@ class Tenants:
     async def node(self, org_id: str | None) -> str:
         params = NodeCreate(name=new_id("node"))
         return (await self.world.controller.nodes.create(params, owner=Owner(org_id=org_id), by=None)).node_id
+
+    async def join_token(self, org_id: str | None, node_id: str | None = None) -> tuple[str, str]:
+        """A join token's id and the token; an owner of its organization made it."""
+        maker = await self.user(org_id, Role.ORGANIZATION_OWNER)
+        params, owner = JoinTokenCreate(node_id=node_id), Owner(org_id=org_id, user_id=maker)
+        made = await self.world.controller.join_tokens.create(params, owner=owner, by=maker)
+        return made.join_token_id, made.token
 
     async def model(self, org_id: str | None) -> str:
         params = ModelCreate(name=new_id("model"), framework=Framework.TRITON)
@@ -156,7 +169,8 @@ class Tenants:
         for name, value in ask.values.items():
             path = path.replace("{" + name + "}", value)
         url = (self.world.url if service == "aiwm" else self.noti_url) + path
-        headers = {} if caller.token is None else {"Authorization": f"Bearer {caller.token}"}
+        signed = {} if caller.token is None else {"Authorization": f"Bearer {caller.token}"}
+        headers = {**signed, **ask.headers}
         options: dict[str, Any] = {} if ask.body is None else {"json": ask.body}
         if method == "PUT" and "/blobs/" in path:
             options = {"data": b"x"}
@@ -235,6 +249,26 @@ def _shareable(**more: object) -> Recipe:
     return recipe
 
 
+def _join_token(body: object = None) -> Recipe:
+    async def recipe(tenants: Tenants, record: str, _caller: str) -> Ask:
+        token_id, _ = await tenants.join_token(tenants.org_id(record))
+        return Ask({"join_token_id": token_id}, body)
+
+    return recipe
+
+
+async def _new_join_token(tenants: Tenants, record: str, _caller: str) -> Ask:
+    """For a node of the caller's, one of everybody's, and to let a foreign one in again."""
+    return Ask(
+        body={"nodeId": await tenants.node(tenants.foreign)} if record == "foreign" else {"shared": record == "shared"}
+    )
+
+
+async def _join(tenants: Tenants, record: str, _caller: str) -> Ask:
+    token = (await tenants.join_token(tenants.own))[1] if record == "own" else "aiwm_join_none_of-ours"
+    return Ask(body={"joinToken": token, "name": new_id("node")}, headers={"X-Forwarded-For": an_address()})
+
+
 def _upload(complete: bool = False) -> Recipe:
     async def recipe(tenants: Tenants, record: str, _caller: str) -> Ask:
         model_id, upload_id, done = await tenants.upload(tenants.org_id(record))
@@ -278,6 +312,7 @@ def _api_key(body: object = None) -> Recipe:
 
 _TOUCH = {"metadata": {"touched": True}}
 _NODE, _MODEL = "/api/v1/nodes/{node_id}", "/api/v1/models/{model_id}"
+_JOIN_TOKEN = "/api/v1/join-tokens/{join_token_id}"
 _DEPLOYMENT, _UPLOAD = "/api/v1/deployments/{deployment_id}", "/api/v1/models/{model_id}/uploads/{upload_id}"
 _NEWS = {"title": "t", "message": "m", "recipients": {"orgIds": ["org-of-nobody"]}}
 
@@ -300,12 +335,18 @@ RECIPES: dict[tuple[str, str], Recipe] = {
     ("DELETE", "/api/v1/api-keys/{api_key_id}"): _api_key(),
     ("POST", "/api/v1/nodes"): _shareable(),
     ("GET", _NODE): _of(Tenants.node, "node_id"),
+    ("GET", f"{_NODE}/metrics"): _of(Tenants.node, "node_id"),
     ("PATCH", _NODE): _of(Tenants.node, "node_id", _TOUCH),
     ("DELETE", _NODE): _of(Tenants.node, "node_id"),
     ("POST", f"{_NODE}/token"): _of(Tenants.node, "node_id", {}),
     ("POST", f"{_NODE}/revoke"): _of(Tenants.node, "node_id"),
     ("POST", f"{_NODE}/cordon"): _of(Tenants.node, "node_id"),
     ("POST", f"{_NODE}/uncordon"): _of(Tenants.node, "node_id"),
+    ("POST", "/api/v1/nodes/join"): _join,
+    ("POST", "/api/v1/join-tokens"): _new_join_token,
+    ("GET", _JOIN_TOKEN): _join_token(),
+    ("PATCH", _JOIN_TOKEN): _join_token(_TOUCH),
+    ("DELETE", _JOIN_TOKEN): _join_token(),
     ("POST", "/api/v1/models"): _shareable(),
     ("GET", _MODEL): _of(Tenants.model, "model_id"),
     ("PATCH", _MODEL): _of(Tenants.model, "model_id", _TOUCH),

@@ -42,6 +42,7 @@ class Controller:
     def __init__(self) -> None:
         self.messages: list[Message] = []
         self.connects = 0
+        self.instances: list[str] = []
         self.refusal: str | None = None
         self.files: dict[str, bytes] = {}
         self.fetched: list[str] = []
@@ -92,7 +93,8 @@ class Controller:
             raise socketio.exceptions.ConnectionRefusedError(
                 self.refusal, {"code": self.refusal, "message": "no entry"}
             )
-        assert auth == {"token": TOKEN}
+        assert auth["token"] == TOKEN
+        self.instances.append(auth["instance"])
         self.connects += 1
         self.sid = sid
         ack = {"status": "connected", "timestamp": iso(SystemClock().now()), "nodeId": "node-1"}
@@ -222,7 +224,7 @@ class TinyEngine:
         self.extra = extra
 
     def version(self) -> str | None:
-        return "1"
+        return None
 
     def prepare(
         self, order: DeployCommand, artifact: Path, workspace: Path, ports: Ports, address: Address

@@ -16,6 +16,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from aiwm.daemon.main import run_module
 
         return run_module(given[1:])
+    if command == "doctor":
+        from aiwm.daemon.doctor import main as doctor
+
+        return doctor(given[1:])
     if command == "up":
         from aiwm.apps.up.main import main as up
 

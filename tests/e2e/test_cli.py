@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.http_support import served, until
+from tests.wire.played_node import played
 
 from aiwm.apps.noti import compose
 from aiwm.testing.world import ADMIN_PASSWORD, World, open_world
@@ -105,6 +106,44 @@ async def test_the_main_road_can_be_typed(terminal: Terminal, folder: Path) -> N
     await terminal.ok("models", "rm", "digits")
 
 
+async def test_a_machine_is_let_in_and_held_back_from_the_terminal(terminal: Terminal, tmp_path: Path) -> None:
+    await terminal.login()
+    made = await terminal.type("nodes", "join-token", "--label", "zone=a", "--expires-in", "600")
+    assert made.code == 0, made.err
+    (line,) = [line for line in made.err.splitlines() if "AIWM_JOIN_TOKEN=" in line]
+    variable, *words = line.partition("join: ")[2].split()
+    token = variable.removeprefix("AIWM_JOIN_TOKEN=")
+    assert f"token        {token}" in made.out
+    (tmp_path / "machine").mkdir()
+    daemon = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", *words, "--name", "gpu-1", "--data-dir", str(tmp_path / "machine")),
+        env={"PATH": os.environ["PATH"], "AIWM_JOIN_TOKEN": token},
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+    async def online() -> bool:
+        return "online" in await terminal.ok("nodes", "ls")
+
+    await until(online, "the node is online", 30)
+    daemon.terminate()
+    await daemon.communicate()
+    assert daemon.returncode == 0
+    (used,) = json.loads(await terminal.ok("nodes", "join-tokens", "ls", "-o", "json"))["data"]
+    node = json.loads(await terminal.ok("nodes", "get", "gpu-1", "-o", "json"))
+    assert (used["status"], used["usedBy"], node["labels"]) == ("used", node["nodeId"], {"zone": "a"})
+    again = json.loads(await terminal.ok("nodes", "join-token", "--node", "gpu-1", "-o", "json"))
+    assert again["nodeId"] == node["nodeId"]
+    await terminal.ok("nodes", "join-tokens", "rm", again["joinTokenId"])
+    gone = await terminal.type("nodes", "join-tokens", "get", again["joinTokenId"])
+    assert "JOIN_TOKEN_NOT_FOUND" in gone.err
+    assert ", cordoned" in await terminal.ok("nodes", "cordon", "gpu-1")
+    assert ", maintenance" in await terminal.ok("nodes", "maintenance", "gpu-1", "on")
+    assert ", cordoned" in await terminal.ok("nodes", "maintenance", "gpu-1", "off")
+    assert ", cordoned" not in await terminal.ok("nodes", "uncordon", "gpu-1")
+    labelled = json.loads(await terminal.ok("nodes", "label", "gpu-1", "rack=7", "zone-", "-o", "json"))
+    assert labelled["labels"] == {"rack": "7"}
+
+
 async def test_json_is_exactly_what_the_api_says(terminal: Terminal) -> None:
     node_id = await terminal.world.node("gpu-1")
     await terminal.login()
@@ -165,3 +204,23 @@ async def test_what_happens_is_watched_until_ctrl_c(terminal: Terminal) -> None:
     await until(lambda: watching.returncode is not None, "the watcher is gone")
     listed = json.loads(await terminal.ok("notifications", "ls", "-o", "json"))
     assert [each["name"] for each in listed["data"]] == ["node.online"]
+
+
+async def test_what_is_wrong_with_a_node_and_what_it_measured_can_be_typed(terminal: Terminal) -> None:
+    made = await terminal.world.call("POST", "/api/v1/nodes", json={"name": "gpu-1"}, expect=201)
+    token = await terminal.world.call("POST", f"/api/v1/nodes/{made['nodeId']}/token", json={}, expect=200)
+    async with played(terminal.world, token["token"]) as node:
+        device = {"deviceId": "0", "utilization": 40, "health": "error"}
+        await node.send("node.register", {"data": {}})
+        await node.next("register.ack")
+        await node.send("telemetry.metrics", {"cpuUtilization": 12.5, "gpuDevices": [device]})
+        await terminal.login()
+        assert "GPULost" in await terminal.ok("nodes", "conditions", "gpu-1")
+        table = (await terminal.ok("nodes", "metrics", "gpu-1")).splitlines()
+        assert table[1].split() == ["cpuUtilization", "-", "12.5", "12.5", "12.5", "12.5", "percent"]
+        assert table[2].split()[:3] == ["utilization", "0", "40.0"]
+        shown = json.loads(await terminal.ok("nodes", "metrics", "gpu-1", "--hours", "2", "--step", "60", "-o", "json"))
+        assert shown["step"] == 60
+        refused = await terminal.type("nodes", "metrics", "gpu-1", "--hours", "24", "--step", "10")
+        assert refused.code == 1
+        assert "ask for 58 seconds or more" in refused.err

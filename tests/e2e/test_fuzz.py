@@ -121,7 +121,7 @@ class Fuzz:
         if answer.status_code not in (200, 201, 202) or kind.split(";")[0] != "application/json":
             return
         made = answer.json()
-        for name in ("nodeId", "modelId", "deploymentId", "userId", "orgId", "apiKeyId", "uploadId"):
+        for name in ("nodeId", "modelId", "deploymentId", "userId", "orgId", "apiKeyId", "joinTokenId", "uploadId"):
             found = made.get(name) if isinstance(made, dict) else None
             if isinstance(found, str) and found != self.keep and ("owner" in made or name == "uploadId"):
                 self.pool.setdefault(name, []).append(found)

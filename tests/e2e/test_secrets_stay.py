@@ -21,6 +21,7 @@ from aiwm.apps.up.folder import free_port
 ADMIN = "Admin-Secret-7f3a9c51"
 USER = "User-Secret-5be2d804"
 WRONG = "Wrong-Secret-c2a61f77"
+JOIN_KEY = "Join-Key-91d3e0b8-of-a-machine-itself"
 _OWN_FILES = {"jwt-secret", "encryption-key", "admin-password", "node-token", "local-node-token"}
 
 
@@ -81,6 +82,11 @@ def _use(site: Site) -> None:
     site.secrets["node token"] = site.call("POST", f"/nodes/{node['nodeId']}/token", {}, **key)["token"]
     site.secrets["API key"] = site.call("POST", "/api-keys", {"name": "k", "scopes": ["manage"]}, **key)["key"]
     site.call("POST", f"/nodes/{node['nodeId']}/token", {}, **key)
+    site.secrets["join token"] = site.call("POST", "/join-tokens", {}, **key)["token"]
+    joining = {"joinToken": site.secrets["join token"], "name": "j", "joinKey": JOIN_KEY}
+    site.secrets["joined node's token"] = site.call("POST", "/nodes/join", joining, **key)["token"]
+    site.call("POST", "/nodes/join", {**joining, "joinKey": JOIN_KEY + "x"})
+    site.call("POST", "/nodes/join", {**joining, "name": "a/b", "joinKey": [JOIN_KEY]})
     site.call("POST", "/auth/login", {"username": "admin", "password": WRONG})
     site.call("POST", "/auth/login", {"username": "admin", "password": [WRONG], WRONG: 1})
     site.call("POST", "/users", {"username": {"x": USER}, "password": USER, "roles": [USER]})
@@ -103,7 +109,7 @@ def test_no_secret_is_in_logs_store_queue_errors_or_process_listings(up: Site) -
     for name in ("jwt-secret", "encryption-key"):
         if (data / name).exists():
             up.secrets[name] = (data / name).read_text().strip()
-    up.secrets |= {"admin's password": ADMIN, "user's password": USER, "wrong password": WRONG}
+    up.secrets |= {"admin's password": ADMIN, "user's password": USER, "wrong password": WRONG, "join key": JOIN_KEY}
     found = []
     searched = 0
     for path in [*_kept(data), up.folder / "said"]:

@@ -44,13 +44,18 @@ def tiny_triton(folder: Path) -> Path:
 
 @dataclass
 class Node:
-    """An `aiwm node` process: `start` and `kill` as often as needed; its engines outlive it until `end`."""
+    """An `aiwm node` process: `start` and `kill` as often as needed; its engines outlive it until `end`.
+
+    `engine` is the program for Triton, found by the daemon itself where none is given; `prefix` comes before the
+    command, as `ip netns exec NAME`.
+    """
 
     node_id: str
     token: str
     folder: Path
     url: str
-    engine: Path
+    engine: Path | None = None
+    prefix: tuple[str, ...] = ()
     process: asyncio.subprocess.Process | None = None
 
     async def start(self, **settings: str) -> None:
@@ -59,13 +64,20 @@ class Node:
             "AIWM_CONTROLLER_URL": self.url,
             "AIWM_NODE_TOKEN": self.token,
             "AIWM_DATA_DIR": str(self.folder),
-            "AIWM_TRITON_SERVER": str(self.engine),
+            **({} if self.engine is None else {"AIWM_TRITON_SERVER": str(self.engine)}),
             **settings,
         }
         self.folder.mkdir(exist_ok=True)
         with (self.folder / "daemon.log").open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "aiwm.daemon", env=environment, cwd=self.folder, stdout=log, stderr=log
+                *self.prefix,
+                sys.executable,
+                "-m",
+                "aiwm.daemon",
+                env=environment,
+                cwd=self.folder,
+                stdout=log,
+                stderr=log,
             )
 
     async def kill(self) -> None:

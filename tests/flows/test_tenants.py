@@ -50,8 +50,13 @@ async def _key(tenants: Tenants, org_id: str | None) -> str:
     return await tenants.api_key(await tenants.user(org_id), org_id)
 
 
+async def _join_token(tenants: Tenants, org_id: str | None) -> str:
+    return (await tenants.join_token(org_id))[0]
+
+
 MAKE: dict[str, tuple[Callable[[Tenants, str | None], Awaitable[str]], str, bool]] = {
     "nodes": (Tenants.node, "nodeId", True),
+    "join-tokens": (_join_token, "joinTokenId", True),
     "models": (Tenants.model, "modelId", True),
     "deployments": (_deployment, "deploymentId", False),
     "users": (Tenants.user, "userId", False),
@@ -119,7 +124,7 @@ WIDENING = (
 
 async def test_a_list_takes_no_filter_that_could_widen_it(world: World, tenants: Tenants) -> None:
     viewer = await tenants.caller("organization.viewer")
-    for noun in ("nodes", "models", "deployments"):
+    for noun in ("nodes", "models", "deployments", "join-tokens"):
         for query in WIDENING:
             path = f"/api/v1/{noun}?{query.format(foreign=tenants.foreign)}"
             assert (await as_(world, viewer, "GET", path, 422))["code"] == "VALIDATION_FAILED"

@@ -50,10 +50,10 @@ def network_of(address: str) -> str:
 
 
 class Attempts:
-    """Asked before each password is looked at."""
+    """Asked before each password is looked at, or whatever else is shown for what `doing` says."""
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
+    def __init__(self, clock: Clock, *, doing: str = "sign in", code: str = "LOGIN_DELAYED") -> None:
+        self._clock, self._doing, self._code = clock, doing, code
         self._addresses: dict[str, _Tries] = {}
         self._accounts: dict[str, _Tries] = {}
         self._tokens, self._filled = BURST, clock.monotonic()
@@ -91,13 +91,12 @@ class Attempts:
         self._refuse(max((1 - source.tokens) / ADDRESS_RATE, (1 - self._tokens) / RATE))
         source.tokens, self._tokens = source.tokens - 1, self._tokens - 1
 
-    @staticmethod
-    def _refuse(wait: float) -> None:
+    def _refuse(self, wait: float) -> None:
         if wait > 0:
             seconds = max(1, math.ceil(wait))
             raise TooMany(
-                f"cannot sign in now: too many tries; try again in {seconds} s",
-                code="LOGIN_DELAYED",
+                f"cannot {self._doing} now: too many tries; try again in {seconds} s",
+                code=self._code,
                 details={"retryAfter": seconds},
             )
 

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prometheus_client import CollectorRegistry
+
 from aiwm.access.accounts import Accounts
+from aiwm.access.attempts import Attempts
 from aiwm.access.audit.log import AuditLog
 from aiwm.access.audit.routes import audit_router
 from aiwm.access.build import Access, compose_access
@@ -54,11 +57,18 @@ from aiwm.models.routes import models_router
 from aiwm.models.service import ModelService
 from aiwm.models.uploads import UploadService
 from aiwm.nodes.channel import NodeChannel
+from aiwm.nodes.history import History
+from aiwm.nodes.join_tokens import JoinTokens
+from aiwm.nodes.joining import Joining
+from aiwm.nodes.losses import Losses
+from aiwm.nodes.metrics import NodeCollector
 from aiwm.nodes.peers import Peers
 from aiwm.nodes.presence import Presence
 from aiwm.nodes.records import NODES, OBSERVATIONS
 from aiwm.nodes.roster import Roster
 from aiwm.nodes.routes import nodes_router
+from aiwm.nodes.routes_join import join_router, join_tokens_router
+from aiwm.nodes.routes_metrics import metrics_router
 from aiwm.nodes.rules import dial_host
 from aiwm.nodes.service import NodeService
 from aiwm.nodes.vigil import VIGILS, Vigil
@@ -79,9 +89,13 @@ class Controller:
     guard: Guard
     roster: Roster
     nodes: NodeService
+    join_tokens: JoinTokens
+    joining: Joining
     presence: Presence
     vigil: Vigil
     channel: NodeChannel
+    history: History
+    losses: Losses
     models: ModelService
     book: Book
     deployments: DeploymentService
@@ -98,11 +112,22 @@ class Controller:
 
     async def prepare(self) -> None:
         """Makes indexes and first records, and reads what is there."""
-        for part in (self.access, self.models, self.relay, self.keys, self.audit, self.vigil):
+        stored = (
+            self.access,
+            self.join_tokens,
+            self.history,
+            self.models,
+            self.relay,
+            self.keys,
+            self.audit,
+            self.vigil,
+        )
+        for part in stored:
             await part.prepare()
         await first_run(self.users, self.access.passwords, self.infra.settings, self.infra.clock)
         await self.roster.load()
         await self.book.load()
+        await self.deployments.last_logs.prepare()
         for node, seen in self.nodes.fleet():
             if seen.status is not NodeStatus.OFFLINE:
                 self.presence.reached_at(node.id, dial_host(seen, own_machine=machine_mark()))
@@ -113,21 +138,33 @@ class Controller:
         inference = Inference(self.directory, upstream, self.usage)
         raw, named = gateway_routers(self.directory, inference, guard)
         uploads = UploadService(infra.store, infra.objects, infra.clock, self.relay.wake)
-        logs = Logs(self.channel.commands, infra.clock)
+        logs = Logs(self.channel.commands, self.deployments.last_logs, infra.clock)
         routers = (
             access_router(self.access.sessions, guard),
             api_keys_router(self.access.api_keys, guard),
             audit_router(self.audit, guard),
             users_router(self.accounts, guard),
             organizations_router(self.organizations, guard),
-            nodes_router(self.nodes, guard, self.channel.close_node, self.deployments.on_node),
+            join_router(self.joining),
+            join_tokens_router(self.join_tokens, self.nodes, guard),
+            nodes_router(self.nodes, guard, self.channel.close_node, self.deployments.on_node, self.history.forget),
+            metrics_router(self.nodes, self.history, guard, infra.clock),
             models_router(self.models, uploads, guard, self.deployments.uses),
             blobs_router(infra.objects, infra.tickets),
             raw,
             deployments_router(
-                self.deployments, self.book, self.models, self.nodes, logs, self.reconciler.fleet, guard
+                self.deployments,
+                self.book,
+                self.models,
+                self.nodes,
+                logs,
+                self.reconciler.fleet,
+                self.presence.usage,
+                guard,
             ),
         )
+        registry = CollectorRegistry()
+        registry.register(NodeCollector(self.nodes.fleet, self.presence))
         app = create_app(
             title="AIWM",
             routers=routers,
@@ -137,6 +174,7 @@ class Controller:
             settings=infra.settings,
             idempotency=self.keys,
             recorder=self.audit,
+            registry=registry,
         )
         sio = socket_server(
             settings=infra.settings,
@@ -160,6 +198,8 @@ class Controller:
         self.tasks.spawn("open connections", self.channel.watch())
         self.tasks.spawn("node telemetry", self.roster.run())
         self.tasks.spawn("missing nodes", self.vigil.run())
+        self.tasks.spawn("lost nodes", self.losses.run())
+        self.tasks.spawn("history", self.history.run())
 
     async def say_when_closing(self, stop: asyncio.Event) -> None:
         """Tells the channel and the other controllers before the server ends its connections."""
@@ -182,12 +222,15 @@ def compose(infra: Infra, tasks: Tasks) -> Controller:
     roster = Roster(store, clock, relay.wake, telling(feed, NODE))
     nodes = NodeService(store, roster, infra.tokens, clock, lambda node_id: dirty.mark_each(book.concerned(node_id)))
     vigil = Vigil(store, nodes, presence, clock, relay.wake, lambda: lease.held)
-    channel = NodeChannel(nodes, presence, clock, circle.own_id)
+    join_tokens = JoinTokens(store, clock)
+    joins = Attempts(clock, doing="join", code="JOIN_DELAYED")
+    history = History(store, clock)
+    channel = NodeChannel(nodes, presence, history, clock, circle.own_id)
     models = ModelService(store, clock, relay.wake)
     deployments = DeploymentService(store, book, clock, base_url, dirty)
     artifacts = Artifacts(infra.objects, infra.tickets, base_url)
     parts = Parts(book, deployments, models, artifacts, nodes, presence, vigil, channel.commands, clock)
-    reports = Reports(book, dirty, presence, channel.commands, clock, tasks)
+    reports = Reports(book, dirty, presence, channel.commands, clock, tasks, deployments.last_logs)
     channel.listen(reports)
 
     def moved(node_id: str | None, deployment_ids: set[str]) -> None:
@@ -206,9 +249,13 @@ def compose(infra: Infra, tasks: Tasks) -> Controller:
         guard=access.guard,
         roster=roster,
         nodes=nodes,
+        join_tokens=join_tokens,
+        joining=Joining(join_tokens, nodes, access.users, joins, clock),
         presence=presence,
         vigil=vigil,
         channel=channel,
+        history=history,
+        losses=Losses(nodes, deployments.nodes_in_use, lambda: vigil.isolated, clock),
         models=models,
         book=book,
         deployments=deployments,

@@ -10,6 +10,7 @@ from aiwm.cli import demo, deployments, login, models, nodes, notifications
 _PROCESSES = (
     "Processes, each with its own --help: aiwm up (everything on this machine), controller, noti, worker, node; "
     "simulate (many nodes without machines).\n\n"
+    "On the GPU machines: aiwm node install (the daemon as a service), aiwm doctor (what is wrong here).\n\n"
     "On the servers: aiwm keys rotate (the keys that sign tokens), aiwm audit verify (the chain of the audit log)."
 )
 

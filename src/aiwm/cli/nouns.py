@@ -63,12 +63,14 @@ def show_view(view: View, form: Format) -> None:
         show_json(view.to_wire(), form)
 
 
-def noun_app(spec: Spec[R]) -> typer.Typer:
-    """The noun's commands, with those that all share."""
-    app = typer.Typer(help=f"{spec.plural.capitalize()}: list, show, create, change, delete.", no_args_is_help=True)
+def noun_app(spec: Spec[R], *, applies: bool = True) -> typer.Typer:
+    """The noun's commands, with those that all share; `apply` is for what has a name."""
+    does = "list, show, create, change, delete" if applies else "list, show, delete"
+    app = typer.Typer(help=f"{spec.plural.capitalize()}: {does}.", no_args_is_help=True)
     _add_ls(app, spec)
     _add_get(app, spec)
-    _add_apply(app, spec)
+    if applies:
+        _add_apply(app, spec)
     _add_rm(app, spec)
     return app
 

@@ -9,6 +9,7 @@ import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path, PurePosixPath
 from urllib.parse import urljoin, urlsplit
+from weakref import WeakValueDictionary
 
 import aiohttp
 from yarl import URL
@@ -26,6 +27,7 @@ _CHUNK = 1 << 20
 _ATTEMPTS = 5
 _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=60)
 _PROGRESS_SECONDS = 1.0
+_AT_ONCE = 4
 
 Progress = Callable[[int, int, int], Awaitable[None]]
 
@@ -42,7 +44,8 @@ class Artifacts:
         self._root = root
         self._base_url, self._credential = base_url, credential
         self._clock, self._trust = clock, trust
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._seats = asyncio.Semaphore(_AT_ONCE)
 
     def cached(self, artifact: Artifact) -> bool:
         """Whether every file is here and verified."""
@@ -56,17 +59,21 @@ class Artifacts:
         """
         complete = self._root / artifact.digest
         async with self._locks.setdefault(artifact.digest, asyncio.Lock()):
-            if complete.is_dir():
-                return complete
-            partial = self._root / f"{artifact.digest}.partial"
-            try:
-                with disk_errors(f"cannot keep model {artifact.name} on this node"):
-                    await self._fill(artifact, partial, progress)
-                    partial.rename(complete)
-            except BaseException:
-                shutil.rmtree(partial, ignore_errors=True)
-                raise
+            if not complete.is_dir():
+                # A few at once: many would share the same line and disk, and each hold files and memory.
+                async with self._seats:
+                    await self._fetch(artifact, complete, progress)
             return complete
+
+    async def _fetch(self, artifact: Artifact, complete: Path, progress: Progress) -> None:
+        partial = self._root / f"{artifact.digest}.partial"
+        try:
+            with disk_errors(f"cannot keep model {artifact.name} on this node"):
+                await self._fill(artifact, partial, progress)
+                partial.rename(complete)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
 
     async def _fill(self, artifact: Artifact, partial: Path, progress: Progress) -> None:
         targets = [(file, partial / safe_path(file.path)) for file in artifact.files]

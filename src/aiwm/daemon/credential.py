@@ -21,19 +21,29 @@ class Credential:
     def __init__(self, folder: Path, given: str) -> None:
         self._path, self._given = folder / _FILE, given
         self._mark = hashlib.sha256(given.encode()).hexdigest()
-        self.token = self._kept() or given
+        self._renewed = self._kept()
+        self.token = self._renewed or given
 
     def renewed(self, token: str) -> None:
         """Uses `token` from the next connect on; where it cannot be kept, until this daemon ends."""
-        self.token = token
+        self.token = self._renewed = token
         try:
             write_atomically(self._path, {"after": self._mark, "token": token})
         except OSError as error:
             log.warning("cannot keep the renewed token in %s: %s", self._path, error.strerror)
 
     def refused(self) -> None:
-        """The token opens nothing any more: the given one is tried again."""
-        self.token = self._given
+        """The token opens nothing now: the other of the two is tried next, the given one or the renewed one.
+
+        Both in turns, as a controller that was started with wrong keys refuses what is good again afterwards.
+        """
+        self.token = self._given if self.token == self._renewed else self._renewed or self._given
+
+    def replaced(self, given: str) -> None:
+        """The node was given another token, which counts as the given one from now on."""
+        self.token = self._given = given
+        self._mark = hashlib.sha256(given.encode()).hexdigest()
+        self._renewed = None
 
     def _kept(self) -> str | None:
         try:

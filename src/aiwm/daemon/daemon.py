@@ -6,11 +6,14 @@ from pathlib import Path
 
 from aiwm import __version__
 from aiwm.daemon.artifacts import Artifacts
+from aiwm.daemon.clockwatch import ClockWatch
 from aiwm.daemon.commands import Commands
 from aiwm.daemon.credential import Credential
 from aiwm.daemon.engines.base import Engine
 from aiwm.daemon.engines.triton import TritonEngine
 from aiwm.daemon.engines.triton_install import find_binary
+from aiwm.daemon.floors import merged, old_software
+from aiwm.daemon.join import Joiner
 from aiwm.daemon.launchers.port import Launcher
 from aiwm.daemon.launchers.process import ProcessLauncher
 from aiwm.daemon.ledger import Ledger
@@ -19,15 +22,18 @@ from aiwm.daemon.ports import ChoosePorts, choose_ports, listen_address
 from aiwm.daemon.replicas import Policy
 from aiwm.daemon.runner import Runner
 from aiwm.daemon.supervisor import Supervisor
+from aiwm.daemon.suppress import Suppression
 from aiwm.daemon.tally import Tally
 from aiwm.daemon.telemetry import SystemTelemetry, Telemetry, judge_health
 from aiwm.kit.clock import Clock, SystemClock
+from aiwm.kit.ids import new_id
 from aiwm.kit.machine import machine_mark
 from aiwm.kit.settings import Settings
 from aiwm.kit.tasks import Tasks
 from aiwm.kit.trust import trusting
 from aiwm.protocol import node_channel as channel
-from aiwm.protocol.resources.nodes import EngineFact
+from aiwm.protocol.base import Wire
+from aiwm.protocol.resources.nodes import ConditionReport, EngineFact
 from aiwm.protocol.states import EngineName
 
 log = logging.getLogger(__name__)
@@ -65,18 +71,22 @@ class Daemon:
         policy: Policy | None = None,
         choose: ChoosePorts = choose_ports,
         lifeline: int | None = None,
+        joiner: Joiner | None = None,
     ) -> None:
         self._clock = clock or SystemClock()
         self._lifeline = lifeline
         self._launcher = launcher or process_launcher(settings, lifeline)
         url = base_url(settings.controller_url)
-        self._telemetry = telemetry or SystemTelemetry(settings.data_dir, url)
+        self._telemetry = telemetry or SystemTelemetry(settings.data_dir, node_dir(settings), url)
         self._advertise_host = settings.advertise_host
         credential = Credential(node_dir(settings), settings.node_token)
         trust = trusting(settings.tls_ca)
+        self._instance = new_id("instance")
         self._stopping = asyncio.Event()
         self._heartbeat_seconds = channel.HEARTBEAT_INTERVAL_MS / 1000
         self._metrics_seconds = channel.METRICS_INTERVAL_MS / 1000
+        self._clock_watch = ClockWatch()
+        self._suppression = Suppression()
         self._tasks = Tasks()
         self.tally = Tally()
         self._runner = Runner(
@@ -89,6 +99,7 @@ class Daemon:
             address=listen_address(settings.advertise_host),
             policy=policy or Policy(),
             choose_ports=choose,
+            cuda_name=self._telemetry.cuda_name,
         )
         self._supervisor = Supervisor(self._runner, self._tell, self._tasks, self._telemetry.gpu_ids)
         self._link = Link(
@@ -99,7 +110,10 @@ class Daemon:
             receive=self._receive,
             registered=self._set_intervals,
             tally=self.tally,
+            delivered=self._delivered,
+            instance=self._instance,
             trust=trust,
+            readmit=None if joiner is None else joiner.again,
         )
         self._commands = Commands(
             {
@@ -111,6 +125,7 @@ class Daemon:
             self._link.send,
             self._tasks,
             self.tally,
+            epoch=lambda: self._link.epoch,
         )
 
     def stop(self) -> None:
@@ -124,6 +139,7 @@ class Daemon:
         async with self._tasks:
             self._supervisor.resume()
             self._tasks.spawn("link", self._link.run())
+            self._tasks.spawn("upkeep", self._supervisor.upkeep())
             self._tasks.spawn("heartbeats", self._beat())
             self._tasks.spawn("metrics", self._measure())
             await self._until_stopped()
@@ -144,39 +160,66 @@ class Daemon:
     def _receive(self, event: str, body: object) -> None:
         self._commands.receive(event, body)
 
-    def _register(self) -> channel.NodeRegister:
-        engines = [EngineFact(name=name, version=engine.version()) for name, engine in self._launcher.engines.items()]
-        return self._telemetry.facts().model_copy(
+    async def _register(self) -> channel.NodeRegister:
+        facts = await asyncio.to_thread(self._telemetry.facts)
+        # From here on nothing is waited for: what runs is said as it is when the message goes out.
+        return facts.model_copy(
             update={
                 "launchers": [self._launcher.name],
-                "engines": engines,
+                "engines": self._engines(),
+                "conditions": self._conditions(),
                 "daemon_version": __version__,
                 "advertise_host": self._advertise_host or None,
                 "machine": machine_mark(),
+                "instance": self._instance,
                 "replicas": self._supervisor.inventory(),
             }
         )
 
+    def _engines(self) -> list[EngineFact]:
+        return [EngineFact(name=name, version=engine.version()) for name, engine in self._launcher.engines.items()]
+
+    def _conditions(self) -> list[ConditionReport]:
+        """All that this node judges itself; of each type one, and none of what is well."""
+        engines = old_software((each.name, each.version) for each in self._engines())
+        watched = self._clock_watch.conditions(self._clock.monotonic())
+        return merged([*self._telemetry.conditions(), *self._supervisor.conditions(), *engines, *watched])
+
     def _set_intervals(self, controller: channel.ControllerInfo) -> None:
+        self._suppression.begin()
         self._heartbeat_seconds = max(_SHORTEST_INTERVAL_SECONDS, controller.heartbeat_interval / 1000)
         self._metrics_seconds = max(_SHORTEST_INTERVAL_SECONDS, controller.metrics_interval / 1000)
 
     async def _beat(self) -> None:
         while True:
             await self._clock.sleep(self._heartbeat_seconds)
-            health = judge_health(await self._telemetry.read())
+            health = judge_health(await self._telemetry.read({}))
+            self._clock_watch.look(self._clock.now(), self._clock.monotonic())
             beat = channel.Heartbeat(
-                timestamp=self._clock.now(), status=health, uptime_seconds=self._telemetry.uptime()
+                timestamp=self._clock.now(),
+                status=health,
+                uptime_seconds=self._telemetry.uptime(),
+                conditions=self._conditions(),
             )
             await self._link.send(channel.HEARTBEAT, beat)
 
     async def _measure(self) -> None:
         while True:
             await self._clock.sleep(self._metrics_seconds)
-            await self._link.send(channel.METRICS, await self._telemetry.read())
+            metrics, now = await self._telemetry.read(self._supervisor.running()), self._clock.monotonic()
+            if self._suppression.due(metrics, now) and await self._link.send(channel.METRICS, metrics):
+                self._suppression.sent(metrics, now)
 
-    async def _tell(self, news: channel.DeploymentStatusReport | channel.ModelProgress) -> None:
-        if isinstance(news, channel.ModelProgress):
+    def _delivered(self, news: Wire) -> None:
+        if isinstance(news, channel.DeploymentLogs):
+            self._supervisor.delivered(news)
+
+    async def _tell(
+        self, news: channel.DeploymentStatusReport | channel.ModelProgress | channel.DeploymentLogs
+    ) -> None:
+        if isinstance(news, channel.DeploymentLogs):
+            self._link.post(channel.DEPLOYMENT_LOGS, news.replica_id, news, generation=news.generation)
+        elif isinstance(news, channel.ModelProgress):
             await self._link.send(channel.MODEL_PROGRESS, news)
         else:
             await self._link.send(channel.DEPLOYMENT_STATUS, news, generation=news.generation)
@@ -193,6 +236,6 @@ class Daemon:
 
     async def _health_check(self, data: dict[str, object]) -> dict[str, object]:
         command = channel.HealthCheckCommand.model_validate(data)
-        health = judge_health(await self._telemetry.read())
+        health = judge_health(await self._telemetry.read({}))
         replicas = self._supervisor.inventory(command.deployment_id)
         return channel.HealthCheckResult(status=health, replicas=replicas).to_wire()

@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 
 from aiwm.daemon.keeper import LOG, STATE
+from aiwm.daemon.sizes import weight
 from aiwm.protocol.node_channel import LogsResult
 
 MOST_BYTES = 262_144
+_MOST_WEIGHT = 2 * MOST_BYTES
 _TAIL_BYTES = 65_536
 
 
@@ -15,13 +17,21 @@ def read_log(folder: Path, *, tail: int, offset: int | None) -> LogsResult:
     segments = _segments(folder)
     end = segments[-1][0] + segments[-1][1] if segments else 0
     if offset is None:
-        chunk = _read(segments, max(0, end - MOST_BYTES), end)
-        lines = chunk.splitlines(keepends=True)
-        chosen = lines[len(lines) - min(tail, len(lines)) :]
-        return LogsResult(text=b"".join(chosen).decode(errors="replace"), next_offset=end)
+        lines = _read(segments, max(0, end - MOST_BYTES), end).splitlines(keepends=True)
+        chosen = b"".join(lines[len(lines) - min(tail, len(lines)) :])
+        while _too_heavy(chosen):
+            chosen = chosen[len(chosen) // 2 :]
+        return LogsResult(text=chosen.decode(errors="replace"), next_offset=end)
     start = min(max(offset, segments[0][0] if segments else 0), end)
-    stop = min(end, start + MOST_BYTES)
-    return LogsResult(text=_read(segments, start, stop).decode(errors="replace"), next_offset=stop)
+    chosen = _read(segments, start, min(end, start + MOST_BYTES))
+    while _too_heavy(chosen):
+        chosen = chosen[: len(chosen) // 2]
+    return LogsResult(text=chosen.decode(errors="replace"), next_offset=start + len(chosen))
+
+
+def _too_heavy(chunk: bytes) -> bool:
+    """Output that is no text may weigh six times as much on the wire as on the disk."""
+    return weight(chunk.decode(errors="replace")) > _MOST_WEIGHT
 
 
 def last_output(folder: Path) -> str:
@@ -49,8 +59,8 @@ def _segments(folder: Path) -> list[tuple[int, int, Path]]:
 
 def _state(folder: Path, field: str) -> int:
     try:
-        return int(json.loads((folder / STATE).read_text())[field])
-    except (OSError, ValueError, KeyError):
+        return int(json.loads((folder / STATE).read_bytes())[field])
+    except (OSError, ValueError, KeyError, TypeError):
         return 0
 
 

@@ -4,6 +4,9 @@ Runs by itself as `python -I keeper.py SPEC [--lifeline FD]` and therefore impor
 the engine in a process group of its own, copies its output into a log that cannot fill the disk, and leaves on disk
 who the engine is while it runs and how it ended afterwards. SIGTERM ends the engine gently, a second one by force.
 With a lifeline (the read end of a pipe) the engine also ends when every writer of that pipe is gone.
+
+Its lock is what makes two engines in one folder impossible: whoever holds it is the one keeper, also when no other file
+can be read. A full disk costs log lines; what must be written about the engine is written again until it is.
 """
 
 import contextlib
@@ -23,7 +26,13 @@ from typing import Any
 STATE = "state.json"
 LOG = "engine.log"
 LOCK = "keeper.lock"
+SPARE = "state.spare"
 LIFELINE_GRACE_SECONDS = 4.0
+LOCKED = 3
+ENGINE_OOM_SCORE = 500
+_LOCK_SECONDS = 1.0
+_RETRY_SECONDS = 1.0
+_SPARE_BYTES = 4096
 _CHUNK = 65_536
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -48,11 +57,16 @@ def boot_id() -> str:
 def write_atomically(path: Path, content: dict[str, Any]) -> None:
     """Replaces `path` with `content` as JSON; a reader sees the old or the new, also after a power loss."""
     draft = path.with_name(f"{path.name}.new")
-    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        json.dump(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+    try:
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            json.dump(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            draft.unlink()
+        raise
 
 
 def clear_scratch(patterns: list[str]) -> None:
@@ -64,34 +78,49 @@ def clear_scratch(patterns: list[str]) -> None:
 
 
 class Log:
-    """The engine's output on disk: the newest file and a bounded number of older ones."""
+    """The engine's output on disk: the newest file and a bounded number of older ones.
+
+    No failure of the disk reaches the engine: what cannot be written is dropped.
+    """
 
     def __init__(self, path: Path, limit: int, files: int, base: int) -> None:
         self._path, self._limit, self._files = path, limit, files
         self.base = base
-        self._file = path.open("ab", buffering=0)
-        self.size = self._file.tell()
+        self._file: Any = None
+        self.size = 0
+        self._open("ab")
 
     def write(self, chunk: bytes) -> bool:
         """Appends; True when the files were rotated, which moves `base`."""
-        rotated = self.size > 0 and self.size + len(chunk) > self._limit
-        if rotated:
-            self._rotate()
-        # A full disk costs log lines, never the engine.
-        with contextlib.suppress(OSError):
-            self._file.write(chunk)
-        self.size += len(chunk)
+        rotated = self.size > 0 and self.size + len(chunk) > self._limit and self._rotate()
+        if self._file is None:
+            self._open("ab")
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                self.size += self._file.write(chunk) or 0
         return rotated
 
-    def _rotate(self) -> None:
-        self._file.close()
-        for number in range(self._files - 1, 0, -1):
-            older = self._path if number == 1 else self._path.with_name(f"{self._path.name}.{number - 1}")
-            if older.exists():
-                older.replace(self._path.with_name(f"{self._path.name}.{number}"))
+    def _open(self, mode: str) -> None:
+        try:
+            self._file = self._path.open(mode, buffering=0)
+            self.size = self._file.tell()
+        except OSError:
+            self._file = None
+
+    def _rotate(self) -> bool:
+        try:
+            for number in range(self._files - 1, 0, -1):
+                older = self._path if number == 1 else self._path.with_name(f"{self._path.name}.{number - 1}")
+                if older.exists():
+                    older.replace(self._path.with_name(f"{self._path.name}.{number}"))
+        except OSError:
+            return False
+        if self._file is not None:
+            self._file.close()
         self.base += self.size
-        self._file = self._path.open("wb", buffering=0)
         self.size = 0
+        self._open("wb")
+        return True
 
 
 class Keeper:
@@ -114,12 +143,14 @@ class Keeper:
             "logBase": self._earlier_log_base(),
         }
         self._deadline: float | None = None
+        self._save_again_at: float | None = None
         self._selector = selectors.DefaultSelector()
         self._log = Log(self._folder / LOG, spec["logBytes"], spec["logFiles"], self._state["logBase"])
         self._state["logStart"] = self._log.base + self._log.size
 
     def run(self) -> None:
         """Starts the engine and stays until it ended."""
+        self._put_by()
         wakeup = self._catch_signals()
         engine = self._start()
         if engine is not None:
@@ -127,8 +158,8 @@ class Keeper:
 
     def _earlier_log_base(self) -> int:
         try:
-            return int(json.loads((self._folder / STATE).read_text()).get("logBase", 0))
-        except (OSError, ValueError):
+            return int(json.loads((self._folder / STATE).read_bytes())["logBase"])
+        except (OSError, ValueError, KeyError, TypeError):
             return 0
 
     def _catch_signals(self) -> int:
@@ -141,9 +172,16 @@ class Keeper:
     def _start(self) -> "subprocess.Popen[bytes] | None":
         libc = ctypes.CDLL(None)
         libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        keeper = os.getpid()
 
-        def die_with_keeper() -> None:
+        def become_engine() -> None:
+            # Output without its keeper has nowhere to go, and the next write would end the engine anyway.
             libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+            if os.getppid() != keeper:
+                os.kill(os.getpid(), signal.SIGKILL)
+            # Short of memory, the machine is to give up an engine before those who would start it again.
+            with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
+                score.write(str(ENGINE_OOM_SCORE))
 
         try:
             engine = subprocess.Popen(
@@ -154,8 +192,7 @@ class Keeper:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 process_group=0,
-                # Output without its keeper has nowhere to go, and the next write would end the engine anyway.
-                preexec_fn=die_with_keeper,
+                preexec_fn=become_engine,
             )
         except OSError as error:
             self._save(ended=True, exitCode=127, error=f"{self._spec['argv'][0]}: {error.strerror}")
@@ -182,11 +219,14 @@ class Keeper:
                 self._cut(engine.pid)
             if self._deadline is not None and time.monotonic() >= self._deadline:
                 self._kill(engine.pid)
+            if self._save_again_at is not None and time.monotonic() >= self._save_again_at:
+                self._save()
             ended = os.waitid(os.P_PID, engine.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         self._finish(engine.pid, output)
 
     def _patience(self) -> float | None:
-        return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+        due = [each for each in (self._deadline, self._save_again_at) if each is not None]
+        return max(0.0, min(due) - time.monotonic()) if due else None
 
     def _copy(self, output: int, most: int = 16) -> None:
         for _ in range(most):
@@ -247,10 +287,33 @@ class Keeper:
                     os.waitpid(pid, 0)
 
     def _save(self, **changes: Any) -> None:
+        """The replica's folder may be on a full disk, or gone: the engine is still kept, and it is tried again."""
         self._state.update(changes)
-        # The replica's folder may be on a full disk, or gone: the engine is still kept.
-        with contextlib.suppress(OSError):
+        saved = self._written()
+        if not saved:
+            with contextlib.suppress(OSError):
+                (self._folder / SPARE).unlink()
+            saved = self._written()
+        elif not self._state["ended"]:
+            self._put_by()
+        self._save_again_at = None if saved else time.monotonic() + _RETRY_SECONDS
+
+    def _written(self) -> bool:
+        try:
             write_atomically(self._folder / STATE, self._state)
+        except OSError:
+            return False
+        return True
+
+    def _put_by(self) -> None:
+        """Sets room aside, so that how the engine ended can be written on a disk that it filled itself."""
+        spare = self._folder / SPARE
+        try:
+            if not spare.exists():
+                spare.write_bytes(b"0" * _SPARE_BYTES)
+        except OSError:
+            with contextlib.suppress(OSError):
+                spare.unlink()
 
 
 def main(arguments: list[str]) -> int:
@@ -258,12 +321,24 @@ def main(arguments: list[str]) -> int:
     spec = json.loads(Path(arguments[0]).read_text())
     lifeline = int(arguments[2]) if arguments[1:2] == ["--lifeline"] else None
     lock = os.open(Path(spec["folder"]) / LOCK, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return 3
+    if not _locked(lock):
+        return LOCKED
     Keeper(spec, lifeline).run()
     return 0
+
+
+def _locked(lock: int) -> bool:
+    """Whether the lock could be had; a daemon that looks who has it holds it for an instant."""
+    deadline = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.02)
+        else:
+            return True
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """What is decided about a replica, apart from doing it: which command counts, and what follows when an engine ends."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from aiwm.protocol.base import Timestamp, Wire
 from aiwm.protocol.node_channel import DeployCommand, DeploymentStatusReport, ReplicaReport
@@ -15,8 +16,19 @@ LIVE = frozenset(
 _MESSAGE_LENGTH = 1000
 
 
+class Moment(BaseModel):
+    """A monotonic time that a later daemon can still read, as long as the machine was not started again."""
+
+    boot_id: str
+    at: float
+
+
 class ReplicaRecord(Wire):
-    """One replica as the daemon keeps it on disk: the order it follows, and how far it has come."""
+    """One replica as the daemon keeps it on disk: the order it follows, and how far it has come.
+
+    `started_at` is for people alone; what is decided by time is decided by `served_from` and `restart_due`, which no
+    change of the machine's clock can move. `logs_due` until the last output of an engine that ended was sent.
+    """
 
     order: DeployCommand
     state: ReplicaState = ReplicaState.PENDING
@@ -26,6 +38,9 @@ class ReplicaRecord(Wire):
     failures: int = 0
     last_end: str | None = None
     started_at: Timestamp | None = None
+    served_from: Moment | None = None
+    restart_due: Moment | None = None
+    logs_due: bool = False
     endpoint: str | None = None
     port: int | None = None
     probes: list[str] = Field(default_factory=list)
@@ -75,7 +90,12 @@ def judge_stop(known: ReplicaRecord | None, generation: int | None) -> Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Seconds, and how often. An engine that served for `stable` has its earlier failures forgotten."""
+    """Seconds, and how often.
+
+    The pause before a restart is drawn from the upper half of a range that doubles from `first_restart` to
+    `longest_restart`: 10 to 20 s after the first failure, 150 to 300 s from the fifth on. An engine that served for
+    `stable` has its earlier failures forgotten.
+    """
 
     first_restart: float = 20.0
     longest_restart: float = 300.0
@@ -95,15 +115,43 @@ class Next(StrEnum):
     FAIL = "fail"
 
 
-def after_end(*, served: bool, served_seconds: float, failures: int, policy: Policy) -> tuple[Next, int]:
+def after_end(*, served: bool, failures: int, policy: Policy) -> tuple[Next, int]:
     """What to do now, and how many failures in a row that makes.
 
-    An engine that never served will not serve the next time either; one that did gets `most_failures` more chances.
+    An engine that never served will not serve the next time either: it fails at once, and the controller is told why
+    in seconds. One that did serve gets `most_failures` more chances, with a pause before each.
     """
-    count = 1 if served_seconds >= policy.stable else failures + 1
+    count = failures + 1
     if (not served and failures == 0) or count > policy.most_failures:
         return Next.FAIL, count
     return Next.RESTART, count
+
+
+def pause_after(failures: int, policy: Policy, draw: Callable[[float, float], float]) -> float:
+    """Seconds to wait after that many failures in a row; `draw` picks from a range, so that a fleet does not stampede.
+
+    It follows from the count alone, which is on disk: a daemon that is started again goes on with the pauses.
+    """
+    ceiling: float = min(policy.first_restart * 2.0 ** min(failures - 1, 30), policy.longest_restart)
+    return draw(ceiling / 2, ceiling)
+
+
+def time_left(due: Moment, now: Moment, policy: Policy) -> float:
+    """Seconds until `due`; none once the machine was started again, as that ended the engine's environment too."""
+    if due.boot_id != now.boot_id:
+        return 0.0
+    return min(max(due.at - now.at, 0.0), policy.longest_restart)
+
+
+def proven(record: ReplicaRecord, now: Moment, policy: Policy) -> bool:
+    """Whether the engine has served long enough for its failures to be forgotten."""
+    since = record.served_from
+    return since is not None and since.boot_id == now.boot_id and now.at - since.at >= policy.stable
+
+
+def passing(code: str, *, retryable: bool) -> bool:
+    """Whether what kept an engine from being started again is the node's trouble, which may go away by itself."""
+    return retryable or code == "RESOURCE_EXHAUSTED"
 
 
 _STATUS = {

@@ -1,21 +1,39 @@
-"""Carries one replica from its order to a serving engine, keeps it serving, and ends it."""
+"""Carries one replica from its order to a serving engine, keeps it serving, and ends it.
+
+Whatever decides by time looks at monotonic time alone, and whatever a later daemon must know is in the record: how
+often the engine failed in a row, until when its restart waits, and whether its last output was sent.
+"""
 
 import asyncio
 import logging
+import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from aiwm.daemon.artifacts import Artifacts
 from aiwm.daemon.disk import disk_errors
-from aiwm.daemon.engines.base import Address, Engine
+from aiwm.daemon.engines.base import Address, Engine, Ports
+from aiwm.daemon.keeper import boot_id
 from aiwm.daemon.launchers.port import Ended, Launcher, Running
 from aiwm.daemon.ledger import Ledger
 from aiwm.daemon.ports import ChoosePorts, choose_ports
-from aiwm.daemon.replicas import Next, Policy, ReplicaRecord, after_end, shorten, status_report
-from aiwm.kit.backoff import delays
-from aiwm.kit.clock import Clock, seconds_between
-from aiwm.protocol.errors import AiwmError
-from aiwm.protocol.node_channel import DeploymentStatusReport, ModelProgress
+from aiwm.daemon.replicas import (
+    Moment,
+    Next,
+    Policy,
+    ReplicaRecord,
+    after_end,
+    passing,
+    pause_after,
+    proven,
+    shorten,
+    status_report,
+    time_left,
+)
+from aiwm.daemon.sizes import last_lines
+from aiwm.kit.clock import Clock
+from aiwm.protocol.errors import AiwmError, Invalid, Unavailable
+from aiwm.protocol.node_channel import DeployCommand, DeploymentLogs, DeploymentStatusReport, ModelProgress
 from aiwm.protocol.states import ReplicaState
 
 log = logging.getLogger(__name__)
@@ -23,7 +41,7 @@ log = logging.getLogger(__name__)
 _PORT_ATTEMPTS = 3
 
 Settled = asyncio.Future[dict[str, object]]
-Tell = Callable[[DeploymentStatusReport | ModelProgress], Awaitable[None]]
+Tell = Callable[[DeploymentStatusReport | ModelProgress | DeploymentLogs], Awaitable[None]]
 
 
 @dataclass(slots=True)
@@ -39,12 +57,19 @@ class Runner:
     address: Address = field(default_factory=Address)
     policy: Policy = field(default_factory=Policy)
     choose_ports: ChoosePorts = choose_ports
+    draw: Callable[[float, float], float] = random.uniform
+    boot: str = field(default_factory=boot_id)
+    cuda_name: Callable[[str], str] = str
 
     async def deploy(self, record: ReplicaRecord, settled: Settled) -> None:
         """From nothing to a serving engine, and on: returns only when the replica has failed for good."""
         folder = self.ledger.folder(record.replica_id)
         await self.launcher.stop(folder, self.policy.grace)
-        await asyncio.to_thread(self.ledger.clear, record.replica_id)
+        try:
+            await asyncio.to_thread(self.ledger.clear, record.replica_id)
+        except AiwmError as error:
+            await self._fail(record, settled, error)
+            return
         await self._move(record, ReplicaState.PREPARING, "fetching the model")
         await self._serve(record, settled, ended=None)
 
@@ -55,8 +80,12 @@ class Runner:
             await self.deploy(record, settled)
         elif isinstance(status, Running):
             log.info("adopted the engine of replica %s, pid %s", record.replica_id, status.pid)
+            record.restart_due = None
             ended = await self._watch(record) if record.state is not ReplicaState.STARTING else None
             await self._serve(record, settled, ended=ended)
+        elif record.restart_due is not None or (status is None and record.state is ReplicaState.STARTING):
+            # Its end was counted by the daemon before, or it never began.
+            await self._serve(record, settled, ended=None)
         else:
             await self._serve(record, settled, ended=status or Ended("was gone when the daemon came back"))
 
@@ -65,33 +94,70 @@ class Runner:
         await self._move(record, ReplicaState.STOPPING, "stopping")
         grace = self.policy.grace if record.grace_seconds is None else record.grace_seconds
         await self.launcher.stop(self.ledger.folder(record.replica_id), grace)
-        self.ledger.bury(record.replica_id, generation)
+        try:
+            self.ledger.bury(record.replica_id, generation)
+        except AiwmError as error:
+            # The folder is what fills the disk: removing it comes before remembering that, and may make it possible.
+            log.warning("%s; it is removed all the same", error.message)
         record.endpoint, record.port, record.health = None, None, None
         await self._move(record, ReplicaState.STOPPED, None)
         await asyncio.to_thread(self.ledger.forget, record.replica_id)
+        self.ledger.catch_up()
+
+    async def send_logs(self, record: ReplicaRecord, reason: str) -> None:
+        """Sends the last lines of an engine that ended: they are the reason people look for, also without the node."""
+        output = self.launcher.output(self.ledger.folder(record.replica_id))
+        report = DeploymentLogs(
+            deployment_id=record.order.deployment_id,
+            replica_id=record.replica_id,
+            generation=record.generation,
+            restarts=record.restarts,
+            reason=shorten(reason),
+            lines=last_lines(output),
+        )
+        await self.tell(report)
 
     async def _serve(self, record: ReplicaRecord, settled: Settled, ended: Ended | None) -> None:
         """Starts, watches and starts again. `ended` is how the engine that served before came to its end."""
-        pauses = delays(self.policy.first_restart, self.policy.longest_restart)
         try:
             if ended is not None:
-                await self._after_end(record, ended, served=True, pause=0)
+                await self._after_end(record, ended, served=True)
             while True:
-                failure = await self._until_ready(record)
-                served = failure is None
+                await self._wait_for_restart(record)
+                failure = await self._start_again(record)
                 if failure is None:
                     await self._ready(record, settled)
-                    failure = await self._watch(record)
-                await self._after_end(record, failure, served=served, pause=next(pauses))
+                    await self._after_end(record, await self._watch(record), served=True)
+                elif isinstance(failure, Ended):
+                    await self._after_end(record, failure, served=False)
         except AiwmError as error:
-            record.endpoint, record.health = None, None
-            await self._move(record, ReplicaState.FAILED, error.message)
-            if not settled.done():
-                settled.set_exception(error)
+            await self._fail(record, settled, error)
+
+    async def _fail(self, record: ReplicaRecord, settled: Settled, error: AiwmError) -> None:
+        """A failed replica runs nothing; its folder stays, for its logs."""
+        await self.launcher.stop(self.ledger.folder(record.replica_id), self.policy.grace)
+        record.endpoint, record.health, record.restart_due = None, None, None
+        await self._move(record, ReplicaState.FAILED, error.message)
+        if not settled.done():
+            settled.set_exception(error)
+
+    async def _start_again(self, record: ReplicaRecord) -> Ended | AiwmError | None:
+        """None once the engine serves. What hinders the node from starting it a second time is waited out."""
+        try:
+            return await self._until_ready(record)
+        except AiwmError as error:
+            # A first deploy fails at once: the controller is waiting to hear why.
+            if record.started_at is None or not passing(error.code, retryable=error.retryable):
+                raise
+            log.warning("replica %s cannot be started again yet: %s", record.replica_id, error.message)
+            await self._pause(record, pause_after(max(record.failures, 1), self.policy, self.draw), error.message)
+            return error
 
     async def _until_ready(self, record: ReplicaRecord) -> Ended | None:
         """None once the engine serves; a lost race for a port is run again with other ports."""
-        engine = self.launcher.engines[record.order.engine]
+        engine = self.launcher.engines.get(record.order.engine)
+        if engine is None:
+            raise Invalid(f"cannot run {record.order.engine}: this node no longer has it", code="COMMAND_INVALID")
         folder = self.ledger.folder(record.replica_id)
         for _ in range(_PORT_ATTEMPTS):
             if not isinstance(self.launcher.status(folder), Running):
@@ -105,16 +171,31 @@ class Runner:
     async def _start(self, record: ReplicaRecord, engine: Engine) -> None:
         order, folder = record.order, self.ledger.folder(record.replica_id)
         artifact = await self.artifacts.fetch(order.artifact, self._progress(record))
-        ports = self.choose_ports(self.address)
+        ports = self._free_ports()
         workspace = folder / "workspace"
         with disk_errors(f"cannot start {order.engine}"):
-            plan = await asyncio.to_thread(engine.prepare, order, artifact, workspace, ports, self.address)
+            plan = await asyncio.to_thread(engine.prepare, self._seen(order), artifact, workspace, ports, self.address)
         record.port, record.probes = ports.http, list(plan.ready)
         record.endpoint = f"http://{self.advertise_host or self.address.local}:{ports.http}"
+        record.restart_due = None
         await self._move(record, ReplicaState.STARTING, f"starting {order.engine}")
         with disk_errors(f"cannot start {order.engine}"):
+            self.ledger.copy(record)
             running = await self.launcher.start(folder, plan)
         log.info("started %s for replica %s, pid %s", order.engine, record.replica_id, running.pid)
+
+    def _free_ports(self) -> Ports:
+        try:
+            return self.choose_ports(self.address)
+        except OSError as error:
+            # The interface of that address may be a tunnel that is down for now.
+            raise Unavailable(
+                f"cannot listen on {self.address.bind}: {error.strerror}", code="NETWORK_ERROR"
+            ) from error
+
+    def _seen(self, order: DeployCommand) -> DeployCommand:
+        """The order with its GPUs under the names that the engine must use for them."""
+        return order.model_copy(update={"gpu_device_ids": [self.cuda_name(each) for each in order.gpu_device_ids]})
 
     async def _wait_ready(self, record: ReplicaRecord) -> Ended | None:
         folder = self.ledger.folder(record.replica_id)
@@ -130,7 +211,7 @@ class Runner:
         return None
 
     async def _ready(self, record: ReplicaRecord, settled: Settled) -> None:
-        record.started_at, record.health = self.clock.now(), "healthy"
+        record.started_at, record.served_from, record.health = self.clock.now(), self._now(), "healthy"
         message = f"serving; started again because the engine {record.last_end}" if record.last_end else "serving"
         await self._move(record, ReplicaState.RUNNING, message)
         if not settled.done():
@@ -141,6 +222,9 @@ class Runner:
         folder, policy = self.ledger.folder(record.replica_id), self.policy
         next_probe, misses = self.clock.monotonic() + policy.probe_interval, 0
         while isinstance(status := self.launcher.status(folder), Running):
+            if record.failures and proven(record, self._now(), policy):
+                record.failures = 0
+                self.record(record)
             if self.clock.monotonic() >= next_probe:
                 misses = 0 if await self.launcher.ready(folder, tuple(record.probes)) else misses + 1
                 next_probe = self.clock.monotonic() + policy.probe_interval
@@ -156,33 +240,43 @@ class Runner:
             record.health = "unhealthy"
             await self._move(record, ReplicaState.UNHEALTHY, f"the engine did not answer {misses} health checks")
 
-    async def _after_end(self, record: ReplicaRecord, ended: Ended, *, served: bool, pause: float) -> None:
+    async def _after_end(self, record: ReplicaRecord, ended: Ended, *, served: bool) -> None:
         """Returns when the engine is to be started again; raises `AiwmError` when that has no prospect."""
+        record.health, record.endpoint, record.served_from = "unhealthy", None, None
+        if ended.requested:
+            record.last_end = shorten(ended.reason)
+            await self._move(record, ReplicaState.STARTING, f"the engine {ended.reason}; starting it again at once")
+            return
         reason = self._explain(record, ended)
-        served_seconds = 0.0
-        if served and record.started_at is not None:
-            served_seconds = seconds_between(record.started_at, self.clock.now())
-        failures = 0 if ended.requested else record.failures
-        step, record.failures = after_end(
-            served=served, served_seconds=served_seconds, failures=failures, policy=self.policy
-        )
+        step, record.failures = after_end(served=served, failures=record.failures, policy=self.policy)
+        record.last_end, record.logs_due = shorten(reason), True
+        await self.send_logs(record, reason)
         if step is Next.FAIL:
             again = f" (failed {record.failures} times in a row)" if record.failures > 1 else ""
             raise AiwmError(
                 shorten(f"cannot run {record.order.engine}: {reason}{again}"), code="CONTAINER_START_FAILED"
             )
-        record.restarts += 0 if ended.requested else 1
-        record.health, record.endpoint, record.last_end = "unhealthy", None, shorten(reason)
-        when = "at once" if ended.requested else f"in {pause:.0f} s (restart {record.restarts})"
-        message = f"the engine {reason}; starting it again {when}"
+        record.restarts += 1
+        pause = pause_after(record.failures, self.policy, self.draw)
+        message = f"the engine {reason}; starting it again in {pause:.0f} s (restart {record.restarts})"
+        await self._pause(record, pause, message)
+
+    async def _pause(self, record: ReplicaRecord, seconds: float, message: str) -> None:
+        """Says that the next start waits, and for how long, so that a later daemon waits for what is left of it."""
+        record.restart_due = Moment(boot_id=self.boot, at=self.clock.monotonic() + seconds)
         await self._move(record, ReplicaState.STARTING, shorten(message))
-        await self.clock.sleep(pause)
+
+    async def _wait_for_restart(self, record: ReplicaRecord) -> None:
+        if record.restart_due is not None:
+            await self.clock.sleep(time_left(record.restart_due, self._now(), self.policy))
+
+    def _now(self) -> Moment:
+        return Moment(boot_id=self.boot, at=self.clock.monotonic())
 
     def _explain(self, record: ReplicaRecord, ended: Ended) -> str:
-        if ended.requested:
-            return "was ended together with what it belonged to"
-        engine = self.launcher.engines[record.order.engine]
-        own = engine.explain(self.launcher.output(self.ledger.folder(record.replica_id)))
+        engine = self.launcher.engines.get(record.order.engine)
+        output = self.launcher.output(self.ledger.folder(record.replica_id))
+        own = engine.explain(output) if engine is not None else None
         return f"{ended.reason}: {own}" if own else ended.reason
 
     def _progress(self, record: ReplicaRecord) -> Callable[[int, int, int], Awaitable[None]]:
@@ -203,13 +297,17 @@ class Runner:
 
     async def _move(self, record: ReplicaRecord, state: ReplicaState, message: str | None) -> None:
         record.state, record.message = state, message
-        try:
-            if state is not ReplicaState.STOPPED:
-                self.ledger.write(record)
-        except AiwmError as error:
-            # What the engine does is in its keeper's hands; a later daemon reads an older step and looks for itself.
-            log.warning("%s", error.message)
+        if state is not ReplicaState.STOPPED:
+            self.record(record)
         log.info(
             "replica %s of %s is %s", record.replica_id, record.order.deployment_name, state, extra={"reason": message}
         )
         await self.tell(status_report(record))
+
+    def record(self, record: ReplicaRecord) -> None:
+        """Writes it, now or when the disk takes it again."""
+        try:
+            self.ledger.write(record)
+        except AiwmError as error:
+            # What the engine does is in its keeper's hands; a later daemon reads an older step and looks for itself.
+            log.warning("%s", error.message)

@@ -1,25 +1,36 @@
 """All replicas of this node: which command leads to which work, one piece of work per replica at a time."""
 
 import asyncio
+import contextlib
+import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from aiwm.daemon.replicas import ReplicaRecord, Verdict, judge_deploy, judge_stop, report
+from aiwm.daemon.launchers.port import Running
+from aiwm.daemon.replicas import ReplicaRecord, Verdict, judge_deploy, judge_stop, report, shorten
 from aiwm.daemon.runner import Runner
+from aiwm.daemon.sizes import fitted
 from aiwm.kit.context import correlated, correlation_id
 from aiwm.kit.tasks import Tasks
 from aiwm.protocol.errors import AiwmError, Conflict, Invalid
 from aiwm.protocol.node_channel import (
     DeployCommand,
+    DeploymentLogs,
     DeploymentStatusReport,
     LogsCommand,
     LogsResult,
     ReplicaReport,
     StopCommand,
 )
+from aiwm.protocol.resources.nodes import ConditionReport
 from aiwm.protocol.states import DeploymentStatus, ReplicaState
+
+log = logging.getLogger(__name__)
+
+MOST_REPLICAS = 1024
+_UPKEEP_SECONDS = 5.0
 
 Settled = asyncio.Future[dict[str, object]]
 Tell = Callable[[DeploymentStatusReport], Awaitable[None]]
@@ -44,10 +55,26 @@ class Supervisor:
         self._work: dict[str, _Work] = {}
 
     def inventory(self, deployment_id: str | None = None) -> list[ReplicaReport]:
-        """Everything this node runs, or what of it belongs to one deployment."""
-        return [
-            report(record) for record in self._records.values() if deployment_id in (None, record.order.deployment_id)
-        ]
+        """Everything this node runs, or what of it belongs to one deployment; never too heavy for one message."""
+        chosen = [record for record in self._records.values() if deployment_id in (None, record.order.deployment_id)]
+        return fitted([report(record) for record in chosen])
+
+    def conditions(self) -> list[ConditionReport]:
+        """What people should know of this node's own records."""
+        found = []
+        if unreadable := self._runner.ledger.unreadable:
+            text = "; ".join(unreadable.values())
+            found.append(_condition("LedgerUnreadable", "CannotRead", f"{text}; mend or remove it, then start anew"))
+        if behind := self._runner.ledger.behind:
+            text = f"{behind} records wait to be written: the disk of the data folder is full or fails"
+            found.append(_condition("DiskFull", "CannotWrite", text))
+        return found
+
+    def running(self) -> dict[str, Running]:
+        """The engines that run now, by replica id."""
+        launcher, ledger = self._runner.launcher, self._runner.ledger
+        found = {replica_id: launcher.status(ledger.folder(replica_id)) for replica_id in self._records}
+        return {replica_id: status for replica_id, status in found.items() if isinstance(status, Running)}
 
     def resume(self) -> None:
         """Takes up what the ledger says: running engines are adopted, interrupted work goes on."""
@@ -58,6 +85,38 @@ class Supervisor:
                     self._begin(record, partial(self._end, record, None))
                 elif record.state is not ReplicaState.FAILED:
                     self._begin(record, partial(self._runner.resume, record))
+                elif record.logs_due:
+                    reason = record.last_end or record.message or ""
+                    self._tasks.spawn(f"logs of {record.replica_id}", self._runner.send_logs(record, reason))
+        self._look_at_the_rest()
+
+    def _look_at_the_rest(self) -> None:
+        """Folders without a record: an engine in one is left running and said so, an empty one is removed."""
+        ledger, launcher = self._runner.ledger, self._runner.launcher
+        for name in [*ledger.unreadable, *ledger.without_record()]:
+            running = launcher.status(ledger.folder(name))
+            if isinstance(running, Running):
+                known = ledger.unreadable.get(name, f"there is no ledger of replica {name}")
+                ledger.unreadable[name] = f"{known}; its engine, pid {running.pid}, is left running"
+                log.warning("%s", ledger.unreadable[name])
+            elif name not in ledger.unreadable:
+                with contextlib.suppress(AiwmError):
+                    ledger.forget(name)
+
+    async def upkeep(self) -> None:
+        """Writes what a full disk kept from being written, as soon as there is room; until cancelled."""
+        while True:
+            await self._runner.clock.sleep(_UPKEEP_SECONDS)
+            if self._runner.ledger.behind:
+                self._runner.ledger.catch_up()
+
+    def delivered(self, logs: DeploymentLogs) -> None:
+        """An engine's last lines went out: no later daemon has to send them."""
+        record = self._records.get(logs.replica_id)
+        if record is not None and record.logs_due and record.restarts == logs.restarts:
+            record.logs_due = False
+            if record.state is ReplicaState.FAILED:
+                self._runner.record(record)
 
     async def deploy(self, order: DeployCommand) -> dict[str, object]:
         """Follows `order` until its engine serves. Raises `AiwmError` when it does not come to that."""
@@ -73,11 +132,21 @@ class Supervisor:
             return {"state": known.state, "generation": known.generation, "note": note}
         self._check(order)
         record = ReplicaRecord(order=order, state=ReplicaState.PREPARING, correlation_id=correlation_id())
-        self._runner.ledger.write(record)
+        try:
+            self._runner.ledger.write(record)
+        except AiwmError:
+            # What was refused must not be taken up by a later daemon.
+            self._runner.ledger.drop(order.replica_id)
+            raise
         self._records[order.replica_id] = record
         return await self._begin(record, partial(self._runner.deploy, record))
 
     def _check(self, order: DeployCommand) -> None:
+        if order.replica_id not in self._records and len(self._records) >= MOST_REPLICAS:
+            raise Conflict(
+                f"cannot deploy {order.deployment_name}: this node has {MOST_REPLICAS} replicas, the most it takes",
+                code="RESOURCE_EXHAUSTED",
+            )
         if order.engine not in self._runner.launcher.engines:
             raise Invalid(
                 f"cannot deploy {order.deployment_name}: this node cannot run engine {order.engine}",
@@ -116,6 +185,11 @@ class Supervisor:
             return
         if command.generation is not None:
             self._runner.ledger.bury(command.replica_id, command.generation)
+        folder = self._runner.ledger.folder(command.replica_id)
+        if folder.exists():
+            # Its ledger could not be read, so this is the first that is heard of it.
+            await self._runner.launcher.stop(folder, self._runner.policy.grace)
+            await asyncio.to_thread(self._runner.ledger.forget, command.replica_id)
         await self._tell(
             DeploymentStatusReport(
                 deployment_id=command.deployment_id,
@@ -178,3 +252,7 @@ class Supervisor:
 async def _in_turn(turn: asyncio.Lock, work: Callable[[Settled], Coroutine[Any, Any, None]], settled: Settled) -> None:
     async with turn:
         await work(settled)
+
+
+def _condition(type_: str, reason: str, message: str) -> ConditionReport:
+    return ConditionReport(type=type_, status=True, reason=reason, message=shorten(message))

@@ -5,6 +5,7 @@ import logging
 from aiwm.deployments import rules
 from aiwm.deployments.book import Book
 from aiwm.deployments.dirty import Dirty
+from aiwm.deployments.last_logs import LastLogs
 from aiwm.deployments.records import DeploymentState, Replica, Wish
 from aiwm.kit.clock import Clock
 from aiwm.kit.tasks import Tasks
@@ -18,7 +19,14 @@ log = logging.getLogger(__name__)
 
 HEALTH_CHECK_SECONDS = 60.0
 _STARTED = frozenset(
-    {ReplicaState.PREPARING, ReplicaState.STARTING, ReplicaState.RUNNING, ReplicaState.UNHEALTHY, ReplicaState.STOPPING}
+    {
+        ReplicaState.PREPARING,
+        ReplicaState.STARTING,
+        ReplicaState.RUNNING,
+        ReplicaState.UNHEALTHY,
+        ReplicaState.STOPPING,
+        ReplicaState.LOST,
+    }
 )
 _RESULT_SECONDS = 20.0
 
@@ -27,8 +35,16 @@ class Reports:
     """Hears what the node channel says of replicas (its `Listener`)."""
 
     def __init__(
-        self, book: Book, dirty: Dirty, presence: Presence, commands: Commands, clock: Clock, tasks: Tasks
+        self,
+        book: Book,
+        dirty: Dirty,
+        presence: Presence,
+        commands: Commands,
+        clock: Clock,
+        tasks: Tasks,
+        last: LastLogs,
     ) -> None:
+        self._last = last
         self._book, self._dirty, self._presence = book, dirty, presence
         self._commands, self._clock, self._tasks = commands, clock, tasks
 
@@ -95,6 +111,14 @@ class Reports:
             return rules.settled(state, after, wish, now=self._clock.now())
 
         await self._book.observe(wish.id, fetching)
+
+    async def logs(self, session: Session, report: wire.DeploymentLogs) -> None:
+        """The last lines of an engine that ended, from the node that ran it."""
+        if not await self._last.keep(session.node_id, report):
+            log.warning(
+                "last lines of a replica that is not on this node",
+                extra={"nodeId": session.node_id, "replicaId": report.replica_id},
+            )
 
     async def _apply(self, wish: Wish, node_id: str, news: list[wire.ReplicaReport], *, checked: bool = False) -> None:
         now = self._clock.now()

@@ -50,4 +50,5 @@ def _facts(
         ram_free=seen.ram_free,
         inventory=inventory,
         offline=session is None and seen.status is NodeStatus.OFFLINE,
+        fault=seen.fault,
     )

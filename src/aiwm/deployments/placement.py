@@ -21,6 +21,7 @@ class NodeFacts:
     """What placement knows of a node. `inventory` is None while the node has not reported in its current session.
 
     `offline` is known, not guessed: a controller that has just started waits for nodes before it calls them so.
+    `fault` is why nothing new goes there, whatever its user wishes.
     """
 
     node_id: str
@@ -34,6 +35,7 @@ class NodeFacts:
     ram_free: int | None
     inventory: Mapping[str, ReplicaReport] | None
     offline: bool
+    fault: str | None = None
 
     @property
     def reachable(self) -> bool:
@@ -148,6 +150,7 @@ def _objection(need: Need, node: NodeFacts, free: list[str]) -> str | None:
         (not node.worker, "it has no worker role"),
         (not node.schedulable, "it is cordoned or in maintenance"),
         (not node.reachable, "it is not connected"),
+        (node.fault is not None, node.fault or ""),
         (any(node.labels.get(key) != value for key, value in need.selector.items()), "its labels do not match"),
         (need.engine.value not in node.engines, f"it cannot run {need.engine.value}"),
         (len(free) < need.gpu_count, f"it has {len(free)} fitting free GPUs of the {need.gpu_count} needed"),

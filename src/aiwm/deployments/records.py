@@ -9,9 +9,12 @@ from aiwm.infra.store.outbox import TellingRecord
 from aiwm.infra.store.records import OwnedRecord, StoredRecord
 from aiwm.kit.clock import seconds_between
 from aiwm.protocol.base import Timestamp
+from aiwm.protocol.node_channel import ReplicaUsage
 from aiwm.protocol.resources.deployments import (
     Deployment,
     DeploymentEvent,
+    ReplicaDetail,
+    ReplicaLoad,
     ReplicaStatus,
     Resources,
     Strategy,
@@ -62,7 +65,7 @@ class Wish(OwnedRecord):
 
 
 class Replica(BaseModel):
-    """One engine on one node, as last seen."""
+    """One engine on one node, as last seen. `crashloop_told` is the generation of which people know that it crashes."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
 
@@ -79,6 +82,7 @@ class Replica(BaseModel):
     restarts: int = 0
     started_at: Timestamp | None = None
     message: str | None = None
+    crashloop_told: int | None = None
 
     @property
     def active(self) -> bool:
@@ -155,4 +159,10 @@ def deployment_view(wish: Wish, state: DeploymentState, usage: Usage, *, base_ur
 
 def replica_view(replica: Replica) -> ReplicaStatus:
     """A replica as users see it."""
-    return ReplicaStatus.model_validate(replica.model_dump(exclude={"generation", "revision"}))
+    return ReplicaStatus.model_validate(replica.model_dump(exclude={"generation", "revision", "crashloop_told"}))
+
+
+def replica_detail(replica: Replica, usage: ReplicaUsage | None) -> ReplicaDetail:
+    """The same with what it uses."""
+    load = None if usage is None else {name: getattr(usage, name) for name in ReplicaLoad.model_fields}
+    return ReplicaDetail.model_validate({**dict(replica_view(replica)), "usage": load})

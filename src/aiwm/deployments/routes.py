@@ -13,7 +13,7 @@ from aiwm.access.scope import scope
 from aiwm.deployments.book import Book
 from aiwm.deployments.logs import Logs
 from aiwm.deployments.placement import Fleet
-from aiwm.deployments.records import Wish, replica_view
+from aiwm.deployments.records import Wish, replica_detail
 from aiwm.deployments.service import DeploymentService
 from aiwm.http.audit import UNRECORDED
 from aiwm.http.conditional import check_version, if_match
@@ -23,6 +23,7 @@ from aiwm.models.records import ModelRecord
 from aiwm.models.service import ModelService
 from aiwm.nodes.service import NodeService
 from aiwm.protocol.errors import FieldError, Invalid, NotFound
+from aiwm.protocol.node_channel import ReplicaUsage
 from aiwm.protocol.resources.base import Owner, Page
 from aiwm.protocol.resources.deployments import (
     Deployment,
@@ -30,7 +31,7 @@ from aiwm.protocol.resources.deployments import (
     DeploymentEvent,
     DeploymentPatch,
     DeploymentPlan,
-    ReplicaStatus,
+    ReplicaDetail,
     ScaleRequest,
     StopRequest,
 )
@@ -53,9 +54,10 @@ def deployments_router(
     nodes: NodeService,
     logs: Logs,
     fleet: Callable[[], Fleet],
+    usage: Callable[[str, str], ReplicaUsage | None],
     guard: Guard,
 ) -> APIRouter:
-    """`fleet()` is what placement sees now."""
+    """`fleet()` is what placement sees now, `usage(node_id, replica_id)` what a replica uses, where that is known."""
     router = APIRouter(prefix="/deployments", tags=["deployments"])
     reader = guard.needs("deployments.read")
 
@@ -155,8 +157,9 @@ def deployments_router(
         return await deployments.change(wish, {"replicas": params.replicas}, by=who.id)
 
     @router.get("/{deployment_id}/replicas")
-    async def replicas(who: Annotated[Principal, reader], deployment_id: str) -> list[ReplicaStatus]:
-        return [replica_view(each) for each in book.state(seen_by(who, deployment_id).id).replicas]
+    async def replicas(who: Annotated[Principal, reader], deployment_id: str) -> list[ReplicaDetail]:
+        state = book.state(seen_by(who, deployment_id).id)
+        return [replica_detail(each, usage(each.node_id, each.replica_id)) for each in state.replicas]
 
     @router.get("/{deployment_id}/events")
     async def events(who: Annotated[Principal, reader], deployment_id: str) -> list[DeploymentEvent]:
@@ -171,14 +174,15 @@ def deployments_router(
         tail: Annotated[int, Query(ge=0, le=10_000)] = 100,
     ) -> Response:
         wish = seen_by(who, deployment_id)
-        replica, begin = await logs.first(book.state(wish.id), tail)
+        begin = await logs.first(book.state(wish.id), tail)
+        source = {"X-Log-Source": begin.source}
         as_events = "text/event-stream" in request.headers.get("accept", "")
         if not follow and not as_events:
-            return Response(begin.text, media_type="text/plain; charset=utf-8")
-        pieces = logs.follow(wish.id, replica, begin)
+            return Response(begin.piece.text, media_type="text/plain; charset=utf-8", headers=source)
+        pieces = logs.follow(wish.id, begin)
         if as_events:
-            return StreamingResponse(_as_events(pieces), media_type="text/event-stream")
-        return StreamingResponse(pieces, media_type="text/plain; charset=utf-8")
+            return StreamingResponse(_as_events(pieces), media_type="text/event-stream", headers=source)
+        return StreamingResponse(pieces, media_type="text/plain; charset=utf-8", headers=source)
 
     return router
 

@@ -7,9 +7,11 @@ from aiwm.kit.clock import iso, seconds_between
 from aiwm.protocol.node_channel import DeploymentStatusReport, ModelProgress, ReplicaReport
 from aiwm.protocol.notifications import QUEUE
 from aiwm.protocol.resources.deployments import DeploymentEvent
-from aiwm.protocol.states import DeploymentStatus, Desired, EventSeverity, ReplicaState
+from aiwm.protocol.states import DeploymentStatus, Desired, EventSeverity, ReplicaState, Severity
 
 EMBEDDED_EVENTS = 50
+CRASHLOOP_RESTARTS = 3
+"""From how many starts after a crash on people are told."""
 
 _STATE_OF = {
     DeploymentStatus.QUEUED: ReplicaState.PENDING,
@@ -40,7 +42,12 @@ def as_replica_report(report: DeploymentStatusReport, replica: Replica) -> Repli
 
 
 def as_recorded(deployment_id: str, replica: Replica) -> ReplicaReport:
-    """A replica as its node would report it, had nothing changed since it was last heard of."""
+    """A replica as its node would report it, had nothing changed since it was last heard of.
+
+    One that is only out of sight is taken to serve, as nobody saw it end.
+    """
+    if replica.state is ReplicaState.LOST:
+        replica = replica.model_copy(update={"state": ReplicaState.RUNNING, "message": None})
     return ReplicaReport(
         deployment_id=deployment_id,
         replica_id=replica.replica_id,
@@ -154,6 +161,8 @@ def _replica_story(
     if new.restarts > old.restarts:
         text = f"the engine was started again ({new.restarts} times): {new.message or 'it had ended'}"
         state = _logged(state, "replica.restarted", text, EventSeverity.WARNING, now)
+    if _crashes(old, new):
+        state = _alarmed(state, new, wish, now)
     if new.state is old.state:
         return state
     bad = new.state in (ReplicaState.FAILED, ReplicaState.UNHEALTHY, ReplicaState.LOST)
@@ -165,6 +174,41 @@ def _replica_story(
             state, wish, "model.deployment.progress", now, {"replicaId": new.replica_id, "state": new.state.value}
         )
     return state
+
+
+def _crashes(old: Replica, new: Replica) -> bool:
+    """Whether it keeps crashing, or was given up after crashes, and nobody was told of this generation yet."""
+    if new.crashloop_told == new.generation:
+        return False
+    again = new.restarts > old.restarts and new.restarts >= CRASHLOOP_RESTARTS
+    given_up = new.state is ReplicaState.FAILED and old.state is not ReplicaState.FAILED and new.restarts > 0
+    return again or given_up
+
+
+def _alarmed(state: DeploymentState, replica: Replica, wish: Wish, now: datetime) -> DeploymentState:
+    known = replica.model_copy(update={"crashloop_told": replica.generation})
+    recipients: dict[str, object] = {"userIds": sorted({each for each in (wish.created_by, wish.updated_by) if each})}
+    if wish.owner.org_id:
+        recipients["orgIds"] = [wish.owner.org_id]
+    how = "was given up" if replica.state is ReplicaState.FAILED else "keeps crashing"
+    about: dict[str, object] = {"deploymentId": state.id, "modelName": state.model_name, "status": state.status.value}
+    data: dict[str, object] = {
+        "name": "deployment.crashloop",
+        "title": f"{wish.name} {how}",
+        "message": f"the engine was started {replica.restarts} times again: {replica.message or 'it ends'}"[:4096],
+        "severity": Severity.HIGH.value,
+        "data": {
+            **about,
+            "replicaId": replica.replica_id,
+            "nodeId": replica.node_id,
+            "restarts": replica.restarts,
+            "generation": replica.generation,
+        },
+        "metadata": {"correlationId": wish.correlation_id, "orgId": wish.owner.org_id, "timestamp": iso(now)},
+        "recipients": recipients,
+    }
+    job: dict[str, object] = {"event": "service.alert", "data": data}
+    return with_replica(state, known).telling(QUEUE, "service.alert", job, at=now)
 
 
 _TURNS = {

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from aiwm.deployments.book import Book
 from aiwm.deployments.dirty import Dirty
+from aiwm.deployments.last_logs import LastLogs
 from aiwm.deployments.placement import Fleet, Rejection, engine_for, place, profile_for, why_nowhere
 from aiwm.deployments.planner import need_of
 from aiwm.deployments.records import EVENTS, USAGE, Usage, Wish, deployment_view
@@ -33,6 +34,7 @@ class DeploymentService:
     def __init__(self, store: Store, book: Book, clock: Clock, base_url: str, dirty: Dirty) -> None:
         self._store, self._book, self._clock, self._base_url, self._dirty = store, book, clock, base_url, dirty
         self._usage = Records(store, USAGE, Usage)
+        self.last_logs = LastLogs(store, book, clock)
 
     async def create(
         self, params: DeploymentCreate, model: ModelRecord, fleet: Fleet, *, owner: Owner, by: str | None
@@ -174,12 +176,17 @@ class DeploymentService:
     async def finish(self, wish: Wish, *, by: str | None) -> None:
         """Takes a deployment of which nothing runs out of the world; its story stays."""
         self._book.note(await self._book.wishes.replace(soft_deleted(wish, by=by, at=self._clock.now())))
+        await self.last_logs.forget(wish.id)
         self._dirty.mark(wish.id)
 
     def on_node(self, node_id: str) -> bool:
         """Whether any replica may still run on that node."""
+        return node_id in self.nodes_in_use()
+
+    def nodes_in_use(self) -> set[str]:
+        """The nodes on which replicas may still run."""
         replicas = (replica for wish in self._book for replica in self._book.state(wish.id).replicas)
-        return any(replica.active and replica.node_id == node_id for replica in replicas)
+        return {replica.node_id for replica in replicas if replica.active}
 
     async def uses(self, model_id: str) -> bool:
         """Whether a deployment wants this model."""

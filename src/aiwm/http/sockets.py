@@ -25,6 +25,9 @@ from aiwm.protocol.notifications import Refusal
 log = logging.getLogger(__name__)
 
 MAX_MESSAGE_BYTES = 1_000_000
+# What the libraries raise at a packet that is none: cut, nested too deep, or noise.
+_UNREADABLE = (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError)
+_PROTOCOL_ERROR = 1002
 
 
 class _Engine(engineio.AsyncServer):  # type: ignore[misc]
@@ -77,7 +80,17 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
             if accepted is not None and self.manager.is_connected(sid, name):
                 await accepted(sid)
 
+    async def _handle_eio_message(self, eio_sid: str, data: object) -> None:
+        """A packet that cannot be read is left out, with a line in the log and no traceback of the library's."""
+        try:
+            await super()._handle_eio_message(eio_sid, data)
+        except _UNREADABLE as error:
+            log.warning("left out what is no packet", extra={"reason": _reason(error)})
+
     async def _trigger_event(self, event: str, namespace: str, *args: Any) -> Any:
+        if not isinstance(event, str):
+            log.warning("left out an event without a name", extra={"namespace": namespace})
+            return None
         if event != "connect":
             return await self._answered(event, namespace, *args)
         try:
@@ -126,13 +139,23 @@ class _Mounted(socketio.ASGIApp):  # type: ignore[misc]
                 message = {**message, "headers": headers.raw}
             await send(message)
 
-        await super().__call__(scope, receive, secured if scope["type"] == "http" else send)
+        try:
+            await super().__call__(scope, receive, secured if scope["type"] == "http" else send)
+        except _UNREADABLE as error:
+            if scope["type"] != "websocket":
+                raise
+            log.warning("socket ended: it sent what is no packet", extra={"reason": _reason(error)})
+            await send({"type": "websocket.close", "code": _PROTOCOL_ERROR})
 
     async def lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().lifespan(scope, receive, send)
         finally:
             await self.engineio_server.shutdown()
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"[:200]
 
 
 def socket_server(
@@ -157,7 +180,15 @@ def _quiet(library: str) -> logging.Logger:
     """Given none, the libraries write lines of their own making to standard error; at INFO they log every packet."""
     logger = log.getChild(library)
     logger.setLevel(logging.WARNING)
+    logger.addFilter(_sender_s_fault)
     return logger
+
+
+def _sender_s_fault(record: logging.LogRecord) -> bool:
+    """The library takes a packet of an unknown kind for a failure of its own, and logs it with a traceback."""
+    if record.msg == "Unknown receive error" and record.exc_info and isinstance(record.exc_info[1], _UNREADABLE):
+        record.levelno, record.levelname, record.exc_info = logging.WARNING, "WARNING", None
+    return True
 
 
 def mount(app: FastAPI, sio: SocketServer) -> Any:

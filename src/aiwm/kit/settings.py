@@ -70,6 +70,8 @@ class Settings:
     admin_password: str = _setting("", "password of the first user, admin", secret=True)
     controller_url: str = _setting("", "where the node daemon dials")
     node_token: str = _setting("", "the node daemon's token", secret=True, aliases=("NODE_TOKEN",))
+    join_token: str = _setting("", "makes this machine a node, once", secret=True)
+    node_name: str = _setting("", "what the node is called when it joins; the host's name when empty")
     advertise_host: str = _setting("", "this node's address that the gateway may dial")
     triton_server: str = _setting("", "path of the tritonserver binary; found by itself when empty")
     log_level: str = _setting("INFO", "DEBUG, INFO, WARNING or ERROR")
@@ -179,7 +181,8 @@ def _nearest(name: str, known: list[str]) -> str:
     return f"; the nearest valid one is {close[0]}" if close else ""
 
 
-def _read_secret(variable: str, path: str) -> str:
+def read_secret(variable: str, path: str) -> str:
+    """The secret in the file that a variable or flag names. Raises `SettingsError`."""
     try:
         return Path(path).read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
@@ -189,7 +192,7 @@ def _read_secret(variable: str, path: str) -> str:
 def _given(name: str, variable: str, value: str) -> dict[str, object]:
     """What one variable sets: of the key ring also where it came from, as that is read again when it changes."""
     is_file = variable.endswith("_FILE")
-    given: dict[str, object] = {name: _read_secret(variable, value) if is_file else value}
+    given: dict[str, object] = {name: read_secret(variable, value) if is_file else value}
     if name == "jwt_secret":
         given["jwt_secret_file"] = str(Path(value).absolute()) if is_file else ""
     return given

@@ -21,6 +21,7 @@ from aiwm.kit.context import accept_correlation_id, correlated
 from aiwm.kit.machine import machine_mark
 from aiwm.nodes import rules
 from aiwm.nodes.commands import Commands
+from aiwm.nodes.history import History
 from aiwm.nodes.presence import Presence, Session
 from aiwm.nodes.records import NodeObservation, NodeRecord
 from aiwm.nodes.service import NodeService
@@ -49,6 +50,10 @@ class Listener(Protocol):
         """How much of a model a replica has fetched."""
         ...
 
+    async def logs(self, session: Session, report: wire.DeploymentLogs) -> None:
+        """The last lines of an engine that ended."""
+        ...
+
     async def left(self, session: Session) -> None:
         """The node's current connection has ended."""
         ...
@@ -57,9 +62,12 @@ class Listener(Protocol):
 class NodeChannel(socketio.AsyncNamespace):  # type: ignore[misc]
     """One instance serves all nodes of this controller."""
 
-    def __init__(self, nodes: NodeService, presence: Presence, clock: Clock, controller_id: str) -> None:
+    def __init__(
+        self, nodes: NodeService, presence: Presence, history: History, clock: Clock, controller_id: str
+    ) -> None:
         super().__init__(wire.NAMESPACE)
         self._nodes, self._presence, self._clock, self._controller_id = nodes, presence, clock, controller_id
+        self._history = history
         self._records: dict[str, NodeRecord] = {}
         self._held: dict[str, Tenure] = {}
         self._listener: Listener | None = None
@@ -70,6 +78,7 @@ class NodeChannel(socketio.AsyncNamespace):  # type: ignore[misc]
             wire.HEARTBEAT: (wire.Heartbeat, self._heartbeat),
             wire.METRICS: (wire.Metrics, self._metrics),
             wire.DEPLOYMENT_STATUS: (wire.DeploymentStatusReport, self._status),
+            wire.DEPLOYMENT_LOGS: (wire.DeploymentLogs, self._logs),
             wire.MODEL_PROGRESS: (wire.ModelProgress, self._progress),
             wire.COMMAND_ACK: (wire.CommandAck, self._acknowledged),
             wire.COMMAND_RESULT: (wire.CommandResult, self._result),
@@ -236,14 +245,20 @@ class NodeChannel(socketio.AsyncNamespace):  # type: ignore[misc]
             await self._listener.inventory(session)
 
     async def _heartbeat(self, session: Session, report: wire.Heartbeat) -> None:
-        await self._nodes.beat(self._records[session.sid], report)
+        self._history.note(await self._nodes.beat(self._records[session.sid], report))
 
     async def _metrics(self, session: Session, report: wire.Metrics) -> None:
-        await self._nodes.measured(self._records[session.sid], report)
+        self._history.note(await self._nodes.measured(self._records[session.sid], report))
+        if report.replicas is not None:
+            session.used(report.replicas)
 
     async def _status(self, session: Session, report: wire.DeploymentStatusReport) -> None:
         if self._listener is not None:
             await self._listener.status(session, report)
+
+    async def _logs(self, session: Session, report: wire.DeploymentLogs) -> None:
+        if self._listener is not None:
+            await self._listener.logs(session, report)
 
     async def _progress(self, session: Session, report: wire.ModelProgress) -> None:
         if self._listener is not None:

@@ -7,7 +7,7 @@ higher epoch is the newer, wherever each is: the store counts epochs.
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from aiwm.protocol.node_channel import ReplicaReport
+from aiwm.protocol.node_channel import ReplicaReport, ReplicaUsage
 from aiwm.protocol.states import ReplicaState
 
 
@@ -16,7 +16,8 @@ class Session:
     """One connection of one node. Until it has registered, nothing may be concluded from its inventory.
 
     `holder` is the controller that has the connection; None: this one. `noted` is called after each change to the
-    inventory, with the replica's id when the node is known to keep nothing of it.
+    inventory, with the replica's id when the node is known to keep nothing of it. `usage` is what each
+    replica used when that was said last.
     """
 
     node_id: str
@@ -24,6 +25,7 @@ class Session:
     epoch: int
     registered: bool = False
     inventory: dict[str, ReplicaReport] = field(default_factory=dict)
+    usage: dict[str, ReplicaUsage] = field(default_factory=dict)
     holder: str | None = None
     advertise_host: str | None = None
     machine: str | None = None
@@ -42,6 +44,10 @@ class Session:
         else:
             self.inventory[report.replica_id] = report
         self._note(None)
+
+    def used(self, usage: Iterable[ReplicaUsage]) -> None:
+        """What all replicas use replaces what they used before."""
+        self.usage = {each.replica_id: each for each in usage}
 
     def forgot(self, replica_id: str) -> None:
         """The node keeps nothing of this replica."""
@@ -125,6 +131,11 @@ class Presence:
     def of(self, node_id: str) -> Session | None:
         """The node's current session."""
         return self._by_node.get(node_id)
+
+    def usage(self, node_id: str, replica_id: str) -> ReplicaUsage | None:
+        """What a replica used when its node said so last."""
+        session = self._by_node.get(node_id)
+        return None if session is None else session.usage.get(replica_id)
 
     def current(self, sid: str) -> Session | None:
         """The session of a connection, unless a newer one has replaced it."""

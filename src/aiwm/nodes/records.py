@@ -1,5 +1,8 @@
 """What is stored of a node: what users set, and, apart from it, what the node itself reports."""
 
+from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
+
 from aiwm.infra.store.outbox import TellingRecord
 from aiwm.infra.store.records import OwnedRecord
 from aiwm.protocol.base import Timestamp
@@ -16,9 +19,16 @@ from aiwm.protocol.states import Health, NodeRole, NodeStatus
 NODES = "nodes"
 OBSERVATIONS = "nodeObservations"
 
+LOST, XID = "GPUNoAnswer", "GPUXid"
+CORDONING = frozenset({LOST, XID})
+"""Reasons of conditions with which a node gets no new replicas."""
+
 
 class NodeRecord(OwnedRecord):
-    """The wish: written by users alone. Tokens issued until `tokens_from` open nothing."""
+    """The wish: written by users alone. Tokens issued until `tokens_from` open nothing.
+
+    `join_key` is the SHA-256 of the key that a machine showed when it made this node by a join token.
+    """
 
     name: str
     role: list[NodeRole]
@@ -26,6 +36,17 @@ class NodeRecord(OwnedRecord):
     maintenance: bool = False
     schedulable: bool = True
     tokens_from: Timestamp | None = None
+    join_key: str | None = None
+
+
+class AlertMark(BaseModel):
+    """What people were told last of a condition: that it is so (of which devices) or over, and when."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
+
+    status: bool
+    at: Timestamp
+    devices: list[str] = []
 
 
 class NodeObservation(TellingRecord):
@@ -33,6 +54,9 @@ class NodeObservation(TellingRecord):
 
     `instance` is the run of the daemon that connected last, `superseded` are those it and its predecessors replaced;
     `cloned_at` is when one of these came back last, which only a copy of the node's identity does.
+    `clock_skew` is how many seconds the node's clock was ahead at its last heartbeat, `skewed_beats` how many of them
+    in a row it was too far off. By the condition's type, `condition_devices` are the GPUs it is about, and `alerted`
+    what was told of it.
     """
 
     status: NodeStatus = NodeStatus.OFFLINE
@@ -44,6 +68,8 @@ class NodeObservation(TellingRecord):
     offline_since: Timestamp | None = None
     connected_at: Timestamp | None = None
     last_heartbeat: Timestamp | None = None
+    clock_skew: float | None = None
+    skewed_beats: int = 0
     uptime_seconds: float | None = None
     hostname: str | None = None
     ip_address: str | None = None
@@ -63,6 +89,13 @@ class NodeObservation(TellingRecord):
     advertise_host: str | None = None
     machine: str | None = None
     conditions: list[Condition] = []
+    condition_devices: dict[str, list[str]] = {}
+    alerted: dict[str, AlertMark] = {}
+
+    @property
+    def fault(self) -> str | None:
+        """Why nothing new is placed here, whatever its user wishes: a GPU that is lost or reported a hardware fault."""
+        return next((each.message for each in self.conditions if each.status and each.reason in CORDONING), None)
 
 
 _SHOWN = (
@@ -99,7 +132,7 @@ def node_view(record: NodeRecord, seen: NodeObservation) -> Node:
             "role": record.role,
             "labels": record.labels,
             "maintenance": record.maintenance,
-            "schedulable": record.schedulable and not record.maintenance,
+            "schedulable": record.schedulable and not record.maintenance and seen.fault is None,
             **{name: getattr(seen, name) for name in _SHOWN},
         }
     )

@@ -6,6 +6,7 @@ seconds for each node however much it sends, and the last ten seconds of it may 
 """
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence, Set
@@ -89,6 +90,17 @@ class Roster:
         except Conflict:
             await self._stored.delete(record.id)
             raise
+        self.note(record)
+        return record
+
+    async def admit(self, record: NodeRecord) -> NodeRecord:
+        """Stores a node that may be stored by several at once; `Conflict` when its id or its name exists.
+
+        Its observation comes first, so that no node is ever without one; under a taken name it waits for the next try.
+        """
+        with contextlib.suppress(Conflict):
+            await self._stored.insert(NodeObservation(id=record.id))
+        record = await self.records.insert(record)
         self.note(record)
         return record
 

@@ -25,9 +25,14 @@ _SEARCH = ("name", "id")
 
 
 def nodes_router(
-    nodes: NodeService, guard: Guard, disconnect: Callable[[str], Awaitable[None]], in_use: Callable[[str], bool]
+    nodes: NodeService,
+    guard: Guard,
+    disconnect: Callable[[str], Awaitable[None]],
+    in_use: Callable[[str], bool],
+    forget: Callable[[str], Awaitable[None]],
 ) -> APIRouter:
-    """`disconnect(node_id)` ends a connection that may no longer be; `in_use(node_id)`: whether replicas are on it."""
+    """`disconnect(node_id)` ends a connection that may no longer be; `in_use(node_id)`: whether replicas are on it;
+    `forget(node_id)` removes what was measured of a node that is no longer."""
     router = APIRouter(prefix="/nodes", tags=["nodes"])
     reader = guard.needs("nodes.read")
 
@@ -82,6 +87,7 @@ def nodes_router(
             )
         await nodes.delete(record, by=who.id)
         await disconnect(node_id)
+        await forget(node_id)
         return Response(status_code=204)
 
     @router.post("/{node_id}/token", dependencies=[ANSWERS_SECRET])

@@ -9,6 +9,8 @@ from aiwm.protocol.node_channel import Heartbeat, Metrics, NodeRegister
 from aiwm.protocol.resources.nodes import GpuDevice
 from aiwm.protocol.states import Health, NodeStatus
 
+_MEASURED = ("cpu_utilization", "ram_free", "disk_free")
+_MOST_GPUS = 256
 _NOT_KEPT = ("replicas", "machine", "advertise_host", "instance", "conditions")
 _FROM_REGISTER = tuple(name for name in NodeRegister.model_fields if name not in _NOT_KEPT)
 
@@ -42,11 +44,7 @@ def beat(seen: NodeObservation, report: Heartbeat, *, at: datetime) -> NodeObser
 
 def measured(seen: NodeObservation, report: Metrics) -> NodeObservation:
     """Metrics update the devices and sizes they name and keep the others."""
-    changes: dict[str, object] = {
-        name: value
-        for name in ("cpu_utilization", "ram_free", "disk_free")
-        if (value := getattr(report, name)) is not None
-    }
+    changes: dict[str, object] = {name: value for name in _MEASURED if (value := getattr(report, name)) is not None}
     if report.gpu_devices is not None:
         changes["gpu_devices"] = _merged(seen.gpu_devices, report.gpu_devices)
     return seen.model_copy(update=changes) if changes else seen
@@ -82,7 +80,7 @@ def _merged(known: list[GpuDevice], reported: list[GpuDevice]) -> list[GpuDevice
     by_id = {gpu.device_id: gpu for gpu in known}
     for gpu in reported:
         by_id[gpu.device_id] = _with_free_memory(gpu, by_id.get(gpu.device_id))
-    return list(by_id.values())
+    return list(by_id.values())[:_MOST_GPUS]
 
 
 def _with_free_memory(gpu: GpuDevice, known: GpuDevice | None) -> GpuDevice:

@@ -8,7 +8,7 @@ from aiwm.infra.store.records import changed_by_user, new_base, soft_deleted
 from aiwm.infra.tokens import Tokens
 from aiwm.kit.clock import Clock, iso, seconds_between
 from aiwm.kit.context import correlation_id
-from aiwm.nodes import rules
+from aiwm.nodes import alerts, conditions, rules
 from aiwm.nodes.identity import check_instance
 from aiwm.nodes.records import NODES, NodeObservation, NodeRecord, node_view
 from aiwm.nodes.roster import Roster
@@ -16,7 +16,7 @@ from aiwm.nodes.tenure import Tenure, check
 from aiwm.protocol.errors import Conflict, NotFound
 from aiwm.protocol.node_channel import Heartbeat, Metrics, NodeRegister
 from aiwm.protocol.resources.base import Owner
-from aiwm.protocol.resources.nodes import Node, NodeCreate, NodeToken
+from aiwm.protocol.resources.nodes import ConditionReport, Node, NodeCreate, NodeToken
 from aiwm.protocol.states import NodeStatus, PrincipalKind
 
 _EVENT_OF = {NodeStatus.ONLINE: "node.online", NodeStatus.OFFLINE: "node.offline", NodeStatus.ERROR: "node.error"}
@@ -40,6 +40,24 @@ class NodeService:
         except Conflict as taken:
             raise _name_taken(params.name) from taken
         return self.view(record)
+
+    async def join(self, record: NodeRecord) -> tuple[NodeRecord, bool]:
+        """The node of the record's id, and whether it is this one: of several at once one is stored.
+
+        `Conflict` NAME_TAKEN when another node has its name.
+        """
+        try:
+            named = record.model_copy(update={"unique_key": _unique_key(record.owner, record.name)})
+            return await self._roster.admit(named), True
+        except Conflict as taken:
+            there = await self.under_id(record.id)
+            if there is None:
+                raise _name_taken(record.name) from taken
+            return there, False
+
+    async def under_id(self, node_id: str) -> NodeRecord | None:
+        """The node that has or had this id."""
+        return await self._nodes.get(node_id)
 
     def find(self, node_id: str) -> NodeRecord | None:
         """The node's record, unless it was deleted or never was."""
@@ -138,16 +156,26 @@ class NodeService:
     async def registered(self, node: NodeRecord, report: NodeRegister) -> NodeObservation:
         """Keeps what the node says of itself; it is online now."""
         now = self._clock.now()
-        return await self._observe(node, lambda seen: rules.registered(seen, report, at=now), at_once=True)
+        return await self._observe(
+            node, lambda seen: rules.registered(seen, report, at=now), said=report.conditions, at_once=True
+        )
 
-    async def beat(self, node: NodeRecord, report: Heartbeat) -> None:
+    async def beat(self, node: NodeRecord, report: Heartbeat) -> NodeObservation:
         """Keeps a heartbeat."""
         now = self._clock.now()
-        await self._observe(node, lambda seen: rules.beat(seen, report, at=now))
 
-    async def measured(self, node: NodeRecord, report: Metrics) -> None:
+        def beaten(seen: NodeObservation) -> NodeObservation:
+            return conditions.timed(rules.beat(seen, report, at=now), report.timestamp, at=now)
+
+        return await self._observe(node, beaten, said=report.conditions)
+
+    async def measured(self, node: NodeRecord, report: Metrics) -> NodeObservation:
         """Keeps metrics."""
-        await self._observe(node, lambda seen: rules.measured(seen, report))
+        return await self._observe(node, lambda seen: rules.measured(seen, report))
+
+    async def judge(self, node: NodeRecord, *, lost: bool | None) -> None:
+        """Looks at a node that says nothing; `lost`: whether its absence costs replicas, None: that cannot be said."""
+        await self._observe(node, lambda seen: seen, lost=lost)
 
     async def cloned(self, node: NodeRecord) -> None:
         """A second daemon with this node's identity was refused."""
@@ -173,15 +201,32 @@ class NodeService:
         self._woken(record.id)
 
     async def _observe(
-        self, node: NodeRecord, change: Callable[[NodeObservation], NodeObservation], *, at_once: bool = False
+        self,
+        node: NodeRecord,
+        change: Callable[[NodeObservation], NodeObservation],
+        *,
+        said: Sequence[ConditionReport] | None = None,
+        lost: bool | None = None,
+        at_once: bool = False,
     ) -> NodeObservation:
+        now, facts = self._clock.now(), alerts.Facts()
+
+        def judged(seen: NodeObservation) -> NodeObservation:
+            after = conditions.judged(change(seen), at=now, reported=said, lost=lost)
+            if self._roster.record(node.id) is None:
+                return after
+            after, news = alerts.told(node, after, at=now)
+            facts.extend(news)
+            return after
+
         before = self._roster.seen(node.id)
-        after = self._roster.heard(node.id, change)
+        after = self._roster.heard(node.id, judged)
         turned = after.status is not before.status
-        if turned or at_once:
-            facts = [("service.event", _status_event(node, after, self._clock.now()))] if turned else []
-            await self._roster.tell(node.id, facts)
         if turned:
+            facts.append(("service.event", _status_event(node, after, now)))
+        if facts or at_once or after.conditions != before.conditions:
+            await self._roster.tell(node.id, facts)
+        if turned or after.fault != before.fault:
             self._woken(node.id)
         return after
 

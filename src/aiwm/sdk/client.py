@@ -10,6 +10,7 @@ from aiwm.protocol.errors import Unauthenticated
 from aiwm.protocol.resources.access import LoginRequest, Me, TokenPair
 from aiwm.sdk.deployments import Deployments
 from aiwm.sdk.inference import Inference
+from aiwm.sdk.join_tokens import JoinTokens
 from aiwm.sdk.live import Live
 from aiwm.sdk.models import Models
 from aiwm.sdk.nodes import Nodes
@@ -60,6 +61,7 @@ class Client:
         self.url = self._transport.url
         self.noti_url = checked_url(noti_url or default_noti_url(self.url))
         self.nodes = Nodes(self._transport)
+        self.join_tokens = JoinTokens(self._transport)
         self.models = Models(self._transport)
         self.deployments = Deployments(self._transport)
         self.inference = Inference(self._transport)

@@ -10,7 +10,7 @@ from aiwm.protocol.resources.deployments import (
     Deployment,
     DeploymentEvent,
     DeploymentPlan,
-    ReplicaStatus,
+    ReplicaDetail,
     ScaleRequest,
     StopRequest,
 )
@@ -47,9 +47,9 @@ class Deployments(Noun[Deployment]):
         """What creating it would do, and why; nothing is created."""
         return read_as(DeploymentPlan, await self._transport.request("POST", f"{self.path}/plan", json=params))
 
-    async def replicas(self, deployment_id: str) -> list[ReplicaStatus]:
+    async def replicas(self, deployment_id: str) -> list[ReplicaDetail]:
         """Its engines, one entry each."""
-        return items_as(ReplicaStatus, await self._transport.request("GET", self.at(deployment_id, "replicas")))
+        return items_as(ReplicaDetail, await self._transport.request("GET", self.at(deployment_id, "replicas")))
 
     async def events(self, deployment_id: str) -> list[DeploymentEvent]:
         """Its whole story, oldest first."""

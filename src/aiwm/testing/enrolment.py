@@ -24,30 +24,33 @@ def names(count: int) -> list[str]:
 
 async def known(client: Client) -> dict[str, Node]:
     """The nodes that a simulator registered and did not remove, by name."""
-    found = [node async for node in client.nodes.all(q=_PREFIX)]
-    return {node.name: node for node in found if node.labels.get(LABEL) == MARK}
+    return {name: node for name, node in (await _named_so(client)).items() if _is_simulated(node)}
 
 
-async def enrol(client: Client, count: int) -> AsyncIterator[tuple[str, str, str]]:
-    """Name, id and a token that is good for a day, of each of `count` nodes, as they are made or found.
+async def enrol(client: Client, count: int) -> AsyncIterator[tuple[str, str]]:
+    """Name and a token that is good for a day, of each of `count` nodes, as they are made or found.
 
     Raises `Conflict` when somebody else's node has such a name.
     """
-    there = await known(client)
+    there, wanted = await _named_so(client), names(count)
+    for name in wanted:
+        if name in there and not _is_simulated(there[name]):
+            raise _not_ours(name)
 
-    async def one(name: str) -> tuple[str, str, str]:
+    async def one(name: str) -> tuple[str, str]:
         node_id = there[name].node_id if name in there else await _registered(client, name)
         made = await _patiently(lambda: client.nodes.token(node_id, expires_in=_TOKEN_SECONDS))
-        return name, node_id, made.token
+        return name, made.token
 
-    wanted = names(count)
     for start in range(0, len(wanted), _AT_ONCE):
         for each in await asyncio.gather(*(one(name) for name in wanted[start : start + _AT_ONCE])):
             yield each
 
 
-async def remove(client: Client, node_ids: Sequence[str]) -> list[str]:
-    """Deletes nodes; the ids of those that replicas are still on, which the controller keeps."""
+async def remove(client: Client, only: Sequence[str] | None = None) -> list[str]:
+    """Deletes simulated nodes, all or `only` some; the ids of those with replicas, which the controller keeps."""
+    there = await known(client)
+    node_ids = [there[name].node_id for name in (there if only is None else there.keys() & set(only))]
 
     async def one(node_id: str) -> str | None:
         try:
@@ -70,11 +73,23 @@ async def _registered(client: Client, name: str) -> str:
     try:
         node = await _patiently(lambda: client.nodes.create(NodeCreate(name=name, labels={LABEL: MARK})))
     except Conflict as error:
-        raise Conflict(
-            f"cannot simulate {name}: a node without the label {LABEL}={MARK} has that name; rename or delete it",
-            code=error.code,
-        ) from error
+        raise _not_ours(name) from error
     return node.node_id
+
+
+async def _named_so(client: Client) -> dict[str, Node]:
+    return {node.name: node async for node in client.nodes.all(q=_PREFIX)}
+
+
+def _is_simulated(node: Node) -> bool:
+    return node.labels.get(LABEL) == MARK
+
+
+def _not_ours(name: str) -> Conflict:
+    return Conflict(
+        f"cannot simulate {name}: a node without the label {LABEL}={MARK} has that name; rename or delete it",
+        code="NAME_TAKEN",
+    )
 
 
 async def _patiently(ask: Callable[[], Awaitable[T]]) -> T:

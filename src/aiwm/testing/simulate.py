@@ -6,7 +6,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from aiwm.cli.credentials import load_credentials, renewing, save_credentials
@@ -57,8 +57,7 @@ async def _run(given: Options, settings: Settings) -> int:
             await client.login(given.username, given.password(settings))
         await client.me()
         if given.remove:
-            known = await enrolment.known(client)
-            return await _remove(client, [node.node_id for node in known.values()], stop)
+            return await _remove(client, None, stop)
         _enough_files(given.nodes)
         run = _Simulation(given, client, replace(settings, controller_url=client.url), stop)
         return await run.go()
@@ -98,7 +97,6 @@ class _Simulation:
     client: Client
     settings: Settings
     stop: asyncio.Event
-    node_ids: list[str] = field(default_factory=list)
 
     async def go(self) -> int:
         """From the first node to the summary."""
@@ -113,7 +111,7 @@ class _Simulation:
                     progress.finish(count)
             finally:
                 progress.end()
-                left = 0 if given.keep else await _remove(self.client, self.node_ids, self.stop)
+                left = 0 if given.keep else await _remove(self.client, enrolment.names(given.nodes), self.stop)
         if fleet.error is not None:
             return _refused(f"a daemon ended by a bug, the log has it: {fleet.error!r}", 1)
         return left
@@ -144,14 +142,13 @@ class _Simulation:
                 task.cancel()
 
     async def _enrol(self, fleet: Fleet) -> None:
-        async for name, node_id, token in enrolment.enrol(self.client, self.given.nodes):
-            self.node_ids.append(node_id)
+        async for name, token in enrolment.enrol(self.client, self.given.nodes):
             fleet.start(name, token, nodes=self.given.nodes)
 
 
-async def _remove(client: Client, node_ids: Sequence[str], stop: asyncio.Event) -> int:
+async def _remove(client: Client, only: Sequence[str] | None, stop: asyncio.Event) -> int:
     """0 when they are all gone, else 1 and a sentence. Who was told to stop has little time for it."""
-    removing = asyncio.create_task(enrolment.remove(client, node_ids))
+    removing = asyncio.create_task(enrolment.remove(client, only))
     told = asyncio.create_task(stop.wait())
     try:
         await asyncio.wait({removing, told}, return_when=asyncio.FIRST_COMPLETED)

@@ -5,16 +5,19 @@ Everything else of a simulated node is the daemon as it is; `tests/unit/testing`
 
 import random
 import time
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 
+from aiwm.daemon.launchers.port import Running
 from aiwm.kit.clock import SystemClock
-from aiwm.protocol.node_channel import Metrics, NodeRegister
-from aiwm.protocol.resources.nodes import GpuDevice, OsFacts
+from aiwm.protocol.node_channel import Metrics, NodeRegister, ReplicaUsage
+from aiwm.protocol.resources.nodes import ConditionReport, GpuDevice, OsFacts
 
 _GPU_MODEL, _GPU_MIB = "Simulated GPU 80GB", 81_920
 _RAM_MIB, _DISK_MIB, _CORES = 1_048_576, 7_340_032, 128
 _IDLE_CELSIUS, _CELSIUS_PER_PERCENT = 34.0, 0.4
 _STEP = 6.0
+_ENGINE_MIB = 2048
 
 
 class SimulatedTelemetry:
@@ -52,8 +55,17 @@ class SimulatedTelemetry:
             disk_free=_DISK_MIB // 2,
         )
 
-    async def read(self) -> Metrics:
-        return self.metrics()
+    async def read(self, engines: Mapping[str, Running]) -> Metrics:
+        return self.metrics().model_copy(update={"replicas": self.usage(engines)})
+
+    def usage(self, engines: Mapping[str, Running]) -> list[ReplicaUsage]:
+        return [ReplicaUsage(replica_id=each, cpu_utilization=50.0, ram_used=_ENGINE_MIB) for each in engines]
+
+    def conditions(self) -> list[ConditionReport]:
+        return []
+
+    def cuda_name(self, device_id: str) -> str:
+        return device_id
 
     def gpu_ids(self) -> set[str]:
         return {str(index) for index in range(len(self._load))}

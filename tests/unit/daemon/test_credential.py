@@ -29,6 +29,19 @@ def test_after_a_refusal_the_given_token_is_tried_again(tmp_path: Path) -> None:
     credential.renewed("newer")
     credential.refused()
     assert credential.token == "given"
+    credential.refused()
+    assert credential.token == "newer"
+
+
+def test_another_given_token_takes_the_place_of_both(tmp_path: Path) -> None:
+    credential = Credential(tmp_path, "given")
+    credential.renewed("newer")
+    credential.replaced("given anew")
+    assert credential.token == "given anew"
+    credential.refused()
+    assert credential.token == "given anew"
+    credential.renewed("newest")
+    assert Credential(tmp_path, "given anew").token == "newest"
 
 
 @pytest.mark.parametrize("content", ["", "[1]", '{"after": 1}', "\x00\xff"])

@@ -1,14 +1,13 @@
-"""Small parts of the daemon: addresses, paths, health, logs, ports, GPUs, settings."""
+"""Small parts of the daemon: addresses, paths, health, logs, ports, settings."""
 
 import json
 import socket
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from aiwm.daemon import gpu, keeper
+from aiwm.daemon import keeper
 from aiwm.daemon.artifacts import safe_path
 from aiwm.daemon.enginelog import last_output, read_log
 from aiwm.daemon.engines.base import Address
@@ -96,53 +95,6 @@ def test_the_last_output_is_the_present_engines_alone(tmp_path: Path) -> None:
 def test_no_log_yet_is_an_empty_one(tmp_path: Path) -> None:
     assert read_log(tmp_path, tail=10, offset=None).next_offset == 0
     assert read_log(tmp_path, tail=10, offset=7).text == ""
-
-
-def test_a_machine_without_a_driver_has_no_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu, "_open", lambda: None)
-    assert gpu.Gpus().read() == []
-
-
-class _NvmlError(Exception):
-    pass
-
-
-def _refuse(*_: object) -> Any:
-    raise _NvmlError
-
-
-def _nvml() -> Any:
-    return SimpleNamespace(
-        NVMLError=_NvmlError,
-        NVML_TEMPERATURE_GPU=0,
-        nvmlSystemGetDriverVersion=lambda: "550.54.15",
-        nvmlSystemGetCudaDriverVersion=lambda: 12040,
-        nvmlDeviceGetCount=lambda: 2,
-        nvmlDeviceGetHandleByIndex=lambda index: index if index == 0 else _refuse(),
-        nvmlDeviceGetMemoryInfo=lambda handle: SimpleNamespace(total=80 << 30, free=70 << 30, used=10 << 30),
-        nvmlDeviceGetUtilizationRates=lambda handle: SimpleNamespace(gpu=42),
-        nvmlDeviceGetTemperature=_refuse,
-        nvmlDeviceGetName=lambda handle: "A100",
-        nvmlDeviceGetUUID=lambda handle: "GPU-1",
-    )
-
-
-def test_what_one_gpu_does_not_say_is_a_gap_and_a_lost_one_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu, "_open", _nvml)
-    good, lost = gpu.Gpus().read()
-    assert good.to_wire() == {
-        "deviceId": "0",
-        "model": "A100",
-        "memoryTotal": 81_920,
-        "memoryFree": 71_680,
-        "memoryUsed": 10_240,
-        "utilization": 42.0,
-        "uuid": "GPU-1",
-        "driverVersion": "550.54.15",
-        "cudaVersion": "12.4",
-        "health": "ok",
-    }
-    assert lost.to_wire() == {"deviceId": "1", "health": "error"}
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,7 @@ def test_no_device_is_given_to_two(wishes: list[Wish], nodes: list[NodeFacts]) -
         (a_node(runs=None), {}, "it is not connected"),
         (a_node(worker=False), {}, "it has no worker role"),
         (a_node(schedulable=False), {}, "it is cordoned or in maintenance"),
+        (a_node(fault="GPU 0 no longer answers"), {}, "GPU 0 no longer answers"),
         (a_node(), {"pinned_node_id": "node-2"}, "the deployment is pinned to another node"),
         (a_node(), {"node_selector": {"zone": "a"}}, "its labels do not match"),
         (a_node(), {"engine": EngineName.VLLM}, "it cannot run vllm"),

@@ -5,12 +5,13 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.deployments.builders import NOW, a_replica, a_report, a_state, a_wish, later, tried
+from tests.unit.deployments.builders import HERE, NOW, a_replica, a_report, a_state, a_wish, later, tried
 
 from aiwm.deployments import rules
 from aiwm.deployments.records import EVENTS, DeploymentState, Usage, Wish, container_id, deployment_view
 from aiwm.kit.clock import iso
 from aiwm.protocol.node_channel import DeploymentStatusReport, ModelProgress
+from aiwm.protocol.notifications import NotificationJob
 from aiwm.protocol.states import DeploymentStatus as Status
 from aiwm.protocol.states import Desired, EventSeverity
 from aiwm.protocol.states import ReplicaState as State
@@ -315,3 +316,54 @@ def test_a_download_is_told_in_mebibytes() -> None:
 )
 def test_a_container_is_named_after_deployment_and_replica(name: str, expected: str) -> None:
     assert container_id(name, "replica-1234567890") == expected
+
+
+def alarms(before: DeploymentState, after: DeploymentState) -> list[dict[str, object]]:
+    known = {fact.id for fact in before.outbox}
+    told = [fact for fact in after.outbox if fact.id not in known and fact.name == "service.alert"]
+    return [NotificationJob.model_validate(fact.data).to_wire()["data"] for fact in told]  # type: ignore[misc]
+
+
+def crashed(
+    state: DeploymentState, restarts: int, to: State = State.STARTING, *, generation: int = 1
+) -> DeploymentState:
+    report = a_report(state=to, restarts=restarts, message="CUDA is missing", generation=generation)
+    after = rules.with_replica(state, rules.absorbed(state.replicas[0], report))
+    return rules.settled(state, after, a_wish(), now=NOW)
+
+
+def test_a_replica_that_crashes_for_the_third_time_is_told_once() -> None:
+    state, heard = a_state(a_replica(state=State.RUNNING)), []
+    for restarts in range(1, 8):
+        after = crashed(state, restarts)
+        heard.append([alarm["name"] for alarm in alarms(state, after)])
+        state = after
+    assert heard == [[], [], ["deployment.crashloop"], [], [], [], []]
+    (alarm,) = alarms(a_state(), state)
+    assert alarm["severity"] == "high"
+    assert alarm["recipients"] == {"userIds": ["user-1"], "orgIds": [HERE]}
+    assert alarm["title"] == "digits keeps crashing"
+    assert state.replicas[0].crashloop_told == 1
+
+
+@pytest.mark.parametrize(("restarts", "told"), [(0, []), (1, ["digits was given up"])])
+def test_one_that_is_given_up_is_told_if_it_had_crashed_before(restarts: int, told: list[str]) -> None:
+    state = a_state(a_replica(state=State.STARTING, restarts=restarts))
+    after = crashed(state, restarts, State.FAILED)
+    assert [alarm["title"] for alarm in alarms(state, after)] == told
+
+
+def test_another_generation_of_a_replica_is_told_of_anew() -> None:
+    state = a_state(a_replica(state=State.RUNNING, restarts=3, generation=2, crashloop_told=1))
+    assert len(alarms(state, crashed(state, 4, generation=2))) == 1
+
+
+def test_several_crashing_replicas_are_each_told_and_each_remembered() -> None:
+    state = a_state(a_replica("replica-1"), a_replica("replica-2"))
+    after = state
+    for replica in state.replicas:
+        report = a_report(replica.replica_id, State.STARTING, restarts=3)
+        after = rules.with_replica(after, rules.absorbed(replica, report))
+    after = rules.settled(state, after, a_wish(), now=NOW)
+    assert len(alarms(state, after)) == 2
+    assert [each.crashloop_told for each in after.replicas] == [1, 1]

@@ -11,14 +11,14 @@ from aiwm.daemon.launchers.port import Ended, Running
 from aiwm.protocol.node_channel import DeployCommand, LogsResult
 from aiwm.protocol.states import EngineName
 
-_REMEMBERED = 100
+_REMEMBERED = 1000
 
 
 class FakeEngine:
     """Plans nothing and never fails."""
 
     def version(self) -> str | None:
-        return "0"
+        return None
 
     def prepare(
         self, order: DeployCommand, artifact: Path, workspace: Path, ports: Ports, address: Address
@@ -35,7 +35,8 @@ class FakeEngine:
 class FakeLauncher:
     """Remembers what it was told to start; `crash` lets an engine end, `answering` is its health.
 
-    `latest_starts` are moments by `time.monotonic`, which processes of one machine share.
+    `latest_starts` are moments by `time.monotonic`, which processes of one machine share; `written` is what each engine
+    wrote.
     """
 
     name = "fake"
@@ -46,11 +47,13 @@ class FakeLauncher:
         self.starts = 0
         self.latest_starts: deque[float] = deque(maxlen=_REMEMBERED)
         self.answering = True
+        self.written = ""
 
     async def start(self, folder: Path, plan: EnginePlan) -> Running:
         self.starts += 1
         self.latest_starts.append(time.monotonic())
-        running = Running(pid=self.starts, start_time=self.starts)
+        # No process has this pid: a fake engine's usage must not be that of some program here.
+        running = Running(pid=0, start_time=self.starts)
         self.seen[folder] = running
         return running
 
@@ -67,7 +70,7 @@ class FakeLauncher:
         return LogsResult(text="", next_offset=0)
 
     def output(self, folder: Path) -> str:
-        return ""
+        return self.written
 
     def crash(self, folder: Path, reason: str = "ended with code 1") -> None:
         """The engine in `folder` ends by itself."""

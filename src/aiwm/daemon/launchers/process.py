@@ -19,6 +19,7 @@ from yarl import URL
 from aiwm.daemon import keeper
 from aiwm.daemon.enginelog import last_output, read_log
 from aiwm.daemon.engines.base import Engine, EnginePlan
+from aiwm.daemon.launchers.identity import MARK, SPEC, end_leftovers, held, lives, state_of, written_state
 from aiwm.daemon.launchers.port import Ended, Running
 from aiwm.protocol.errors import AiwmError, Unavailable
 from aiwm.protocol.node_channel import LogsResult
@@ -27,13 +28,16 @@ from aiwm.protocol.states import EngineName
 LOG_BYTES = 10 * 2**20
 LOG_FILES = 3
 _START_SECONDS = 15.0
+_START_ATTEMPTS = 2
 _FORCE_SECONDS = 10.0
 _PROBE_TIMEOUT = aiohttp.ClientTimeout(total=5)
-_SPEC = "spec.json"
+_WRITTEN_SECONDS = 2.0
 
 
 class ProcessLauncher:
-    """Starts each engine under its keeper and knows it again by pid and kernel start time.
+    """Starts each engine under its keeper and knows it again by pid, kernel start time and boot.
+
+    Before a start it makes sure that nothing of an earlier one runs; the keeper's lock then makes two impossible.
 
     `lifeline` is the read end of a pipe; engines end when its last writer is gone. Without it they outlive everybody.
     """
@@ -58,23 +62,33 @@ class ProcessLauncher:
         workdir.mkdir(parents=True, exist_ok=True)
         spec = {
             "argv": list(plan.argv),
-            "env": {"HOME": str(workdir), "LANG": "C.UTF-8", **plan.environment},
+            "env": {"HOME": str(workdir), "LANG": "C.UTF-8", **plan.environment, MARK: str(folder)},
             "cwd": str(workdir),
             "folder": str(folder),
             "scratch": list(plan.scratch),
             "logBytes": self._log_bytes,
             "logFiles": self._log_files,
         }
-        keeper.write_atomically(folder / _SPEC, spec)
-        self._keepers[folder] = self._spawn(folder)
-        state = await self._started(folder, self._keepers[folder])
+        for _ in range(_START_ATTEMPTS):
+            await self._make_way(folder)
+            keeper.write_atomically(folder / SPEC, spec)
+            self._keepers[folder] = self._spawn(folder)
+            state = await self._started(folder, self._keepers[folder])
+            # A keeper that an earlier daemon had just begun when it was killed may have been quicker.
+            if state is not None or not held(folder):
+                break
         if state is None or state["pid"] is None:
             reason = (state or {}).get("error", "its keeper ended at once; see keeper.err in the replica's folder")
             raise AiwmError(f"cannot start the engine: {reason}", code="CONTAINER_START_FAILED")
         return Running(pid=state["pid"], start_time=state["startTime"] or 0)
 
+    async def _make_way(self, folder: Path) -> None:
+        state = state_of(folder)
+        if held(folder) or (state is not None and not state["ended"]):
+            await self.stop(folder, 0)
+
     def _spawn(self, folder: Path) -> int:
-        command = [sys.executable, "-I", "-S", keeper.__file__, str(folder / _SPEC)]
+        command = [sys.executable, "-I", "-S", keeper.__file__, str(folder / SPEC)]
         if self._lifeline is not None:
             command += ["--lifeline", str(self._lifeline)]
         inherited = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
@@ -94,10 +108,12 @@ class ProcessLauncher:
         return process.pid
 
     async def _started(self, folder: Path, pid: int) -> dict[str, Any] | None:
-        deadline = time.monotonic() + _START_SECONDS
-        while time.monotonic() < deadline:
+        began = time.monotonic()
+        while time.monotonic() - began < _START_SECONDS:
             ended = not self._reap(folder)
-            state = _state(folder)
+            # On a full disk nothing may be written at all: then the kernel says whether the engine runs.
+            written = time.monotonic() - began < _WRITTEN_SECONDS
+            state = written_state(folder) if written else state_of(folder)
             if state is not None and state["keeperPid"] == pid and (state["pid"] or state["ended"]):
                 return state
             if ended:
@@ -111,16 +127,17 @@ class ProcessLauncher:
     def status(self, folder: Path) -> Running | Ended | None:
         for each in list(self._keepers):
             self._reap(each)
-        state = _state(folder)
+        state = state_of(folder)
         if state is None:
-            return None
+            return Ended("left no state that can be read") if (folder / keeper.STATE).exists() else None
         if state["ended"]:
             return Ended(_reason(state), requested=state["requested"] is not None)
-        if _lives(state, "keeperPid", "keeperStartTime"):
+        if lives(state, "keeperPid", "keeperStartTime"):
             return Running(pid=state["pid"] or 0, start_time=state["startTime"] or 0)
-        if _lives(state, "pid", "startTime"):
-            _kill_group(state)
-        return Ended("ended together with its keeper, which was killed, or with the machine")
+        if state["bootId"] != keeper.boot_id():
+            return Ended("ended when the machine was started again", requested=True)
+        _kill_group(state)
+        return Ended("ended together with its keeper, which was killed or could not write on a full disk")
 
     def _reap(self, folder: Path) -> bool:
         """Whether the keeper this process started runs; one that ended is taken off the process table."""
@@ -148,15 +165,16 @@ class ProcessLauncher:
         return isinstance(status, Running) and all(_listens(status.pid, URL(url).port) for url in probes)
 
     async def stop(self, folder: Path, grace: float) -> None:
-        state = _state(folder)
+        state = state_of(folder)
         if state is not None and isinstance(self.status(folder), Running):
             await self._end(folder, state, grace)
         deadline = time.monotonic() + _FORCE_SECONDS
         while self._reap(folder) and time.monotonic() < deadline:  # noqa: ASYNC110 - a process raises no event
             await asyncio.sleep(0.01)
-        if (folder / _SPEC).exists():
-            # Its keeper did this, unless it was killed itself.
-            keeper.clear_scratch(json.loads((folder / _SPEC).read_text())["scratch"])
+        # A keeper that was killed could not end what the engine had started.
+        while await asyncio.to_thread(end_leftovers, folder) and time.monotonic() < deadline:  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.02)
+        keeper.clear_scratch(_scratch(folder))
 
     async def _end(self, folder: Path, state: Mapping[str, Any], grace: float) -> None:
         _signal_keeper(state)
@@ -164,7 +182,7 @@ class ProcessLauncher:
             # The second signal is the keeper's order to use force; two at once would arrive as one, so it is repeated.
             await self._gone(folder, _FORCE_SECONDS, lambda: _signal_keeper(state))
         if isinstance(self.status(folder), Running):
-            _kill_group(_state(folder) or state)
+            _kill_group(state_of(folder) or state)
             _signal_keeper(state, signal.SIGKILL)
             await self._gone(folder, _FORCE_SECONDS, lambda: None)
 
@@ -184,19 +202,11 @@ class ProcessLauncher:
         return read_log(folder, tail=tail, offset=offset)
 
 
-def _state(folder: Path) -> dict[str, Any] | None:
+def _scratch(folder: Path) -> list[str]:
     try:
-        state: dict[str, Any] = json.loads((folder / keeper.STATE).read_text())
-    except FileNotFoundError:
-        return None
-    return state
-
-
-def _lives(state: Mapping[str, Any], pid: str, started: str) -> bool:
-    """A pid alone may belong to somebody else by now; together with its start time and this boot it does not."""
-    if state[pid] is None or state["bootId"] != keeper.boot_id():
-        return False
-    return state[started] is not None and keeper.start_time(state[pid]) == state[started]
+        return [str(each) for each in json.loads((folder / SPEC).read_bytes())["scratch"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
 
 
 def _listens(pid: int, port: int | None) -> bool:
@@ -213,13 +223,13 @@ def _listens(pid: int, port: int | None) -> bool:
 
 
 def _signal_keeper(state: Mapping[str, Any], number: int = signal.SIGTERM) -> None:
-    if _lives(state, "keeperPid", "keeperStartTime"):
+    if lives(state, "keeperPid", "keeperStartTime"):
         with contextlib.suppress(ProcessLookupError):
             os.kill(state["keeperPid"], number)
 
 
 def _kill_group(state: Mapping[str, Any]) -> None:
-    if _lives(state, "pid", "startTime"):
+    if lives(state, "pid", "startTime"):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(state["pid"], signal.SIGKILL)
 
@@ -227,6 +237,15 @@ def _kill_group(state: Mapping[str, Any]) -> None:
 def _reason(state: Mapping[str, Any]) -> str:
     if "error" in state:
         return f"could not be started: {state['error']}"
-    if state["signal"] is not None:
-        return f"was killed by signal {state['signal']} ({signal.Signals(state['signal']).name})"
+    if state["requested"] is not None:
+        return "was ended together with what it belonged to"
+    if (number := state["signal"]) is not None:
+        return f"was killed by signal {number} ({_signal_name(number)})"
     return f"ended with code {state['exitCode']}"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return "a real-time signal"

@@ -74,6 +74,20 @@ class ReplicaStatus(View):
     message: str | None
 
 
+class ReplicaLoad(View):
+    """What a replica uses: processor time in percent of one core, memory in MiB; null where its node does not say."""
+
+    cpu_utilization: float | None
+    ram_used: int | None
+    gpu_memory_used: int | None
+
+
+class ReplicaDetail(ReplicaStatus):
+    """A replica with what it uses now, null while that is not known."""
+
+    usage: ReplicaLoad | None = None
+
+
 class Deployment(Resource):
     deployment_id: str
     name: str

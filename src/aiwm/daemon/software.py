@@ -1,0 +1,120 @@
+"""Which container software and engines this machine has, in which versions; asked shortly, and seldom."""
+
+import contextlib
+import http.client
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aiwm.protocol.resources.nodes import ContainerRuntime
+
+DOCKER_SOCKET = "/var/run/docker.sock"
+_ASK_SECONDS = 2.0
+_ASK_AGAIN_SECONDS = 600.0
+_MOST_BYTES = 2**20
+_TOOLKIT_COMMANDS = ("nvidia-ctk", "nvidia-container-toolkit")
+_TOOLKIT_VERSION = re.compile(r"version:? +v?(\d\S*)")
+
+
+@dataclass(frozen=True, slots=True)
+class Software:
+    """What was found; None for what is not there, or does not say its version to this user."""
+
+    runtime: ContainerRuntime | None = None
+    toolkit: str | None = None
+    vllm: str | None = None
+
+    def versions(self) -> list[tuple[str, str | None]]:
+        """By the names that `floors` uses."""
+        runtime = self.runtime or ContainerRuntime(type="none")
+        return [(runtime.type, runtime.version), ("toolkit", self.toolkit), ("vllm", self.vllm)]
+
+
+class Survey:
+    """Looks when asked, at most every ten minutes; may block for some seconds where Docker hangs."""
+
+    def __init__(
+        self, look: Callable[[], Software] | None = None, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._look, self._monotonic = look or find_software, monotonic
+        self._at: float | None = None
+        self.found = Software()
+
+    def software(self) -> Software:
+        """What there is, as of the last look."""
+        now = self._monotonic()
+        if self._at is None or now - self._at >= _ASK_AGAIN_SECONDS:
+            self.found, self._at = self._look(), now
+        return self.found
+
+
+def find_software() -> Software:
+    """Looks now."""
+    return Software(docker_runtime(os.environ), toolkit_version(), vllm_version())
+
+
+def docker_runtime(environment: Mapping[str, str]) -> ContainerRuntime | None:
+    """Who answers on Docker's socket: Docker, or Podman in its place."""
+    host = environment.get("DOCKER_HOST") or f"unix://{DOCKER_SOCKET}"
+    if not host.startswith("unix://"):
+        return None
+    try:
+        answer = _get(host.removeprefix("unix://"), "/version")
+    except (OSError, http.client.HTTPException, ValueError):
+        return None
+    components = answer.get("Components") if isinstance(answer, dict) else None
+    if not isinstance(answer, dict) or not isinstance(answer.get("Version"), str):
+        return None
+    podman = "Podman Engine" in json.dumps(components)
+    return ContainerRuntime(type="podman" if podman else "docker", version=answer["Version"][:256])
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=_ASK_SECONDS)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(_ASK_SECONDS)
+        self.sock.connect(self._path)
+
+
+def _get(socket_path: str, path: str) -> Any:
+    connection = _UnixConnection(socket_path)
+    with contextlib.closing(connection):
+        connection.request("GET", path)
+        return json.loads(connection.getresponse().read(_MOST_BYTES))
+
+
+def toolkit_version() -> str | None:
+    """Of the NVIDIA container toolkit, as its own command says it."""
+    for command in _TOOLKIT_COMMANDS:
+        if (binary := shutil.which(command)) is None:
+            continue
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            said = subprocess.run(
+                [binary, "--version"], capture_output=True, timeout=_ASK_SECONDS, check=True, stdin=subprocess.DEVNULL
+            ).stdout
+            if found := _TOOLKIT_VERSION.search(said.decode(errors="replace")):
+                return found.group(1)[:256]
+    return None
+
+
+def vllm_version() -> str | None:
+    """Of the vLLM whose command is on PATH, from what its installer left beside it: importing it takes seconds."""
+    if (binary := shutil.which("vllm")) is None:
+        return None
+    folders = (Path(binary).parent.parent, Path(binary).resolve().parent.parent)
+    for folder in folders:
+        for found in sorted(folder.glob("lib/python3*/site-packages/vllm-*.dist-info")):
+            return found.name.removeprefix("vllm-").removesuffix(".dist-info")[:256]
+    return None

@@ -1,0 +1,37 @@
+"""A driver of NVIDIA's for tests: compiled from C once, and told by a text file which GPUs there are."""
+
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parent / "faults" / "fake_nvml.c"
+
+
+@dataclass(frozen=True, slots=True)
+class FakeDriver:
+    """`environment` makes a process see the driver; `say` changes what it says, at once and for all of them."""
+
+    library: Path
+    control: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {"LD_LIBRARY_PATH": str(self.library), "AIWM_TEST_FAKE_NVML": str(self.control)}
+
+    def say(self, *lines: str) -> None:
+        draft = self.control.with_suffix(".new")
+        draft.write_text("".join(f"{line}\n" for line in lines))
+        draft.replace(self.control)
+
+
+def build(folder: Path, *flags: str) -> Path:
+    """Compiles the library into `folder`; skips where there is no compiler."""
+    if (compiler := shutil.which("gcc")) is None:
+        pytest.skip("no gcc: apt-get install gcc libc6-dev")
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [compiler, "-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror", *flags]
+    subprocess.run([*command, "-o", str(folder / "libnvidia-ml.so.1"), str(SOURCE)], check=True)
+    return folder
