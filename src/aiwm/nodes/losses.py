@@ -18,11 +18,12 @@ class Losses:
     ) -> None:
         self._nodes, self._in_use, self._isolated, self._clock = nodes, in_use, isolated, clock
 
-    async def run(self) -> None:
-        """Looks for ever."""
+    async def run(self, judges: Callable[[], bool]) -> None:
+        """Looks for ever, while `judges()`: of several controllers one does, so that people are told once."""
         while True:
             await self._clock.sleep(EVERY_SECONDS)
-            await self.look()
+            if judges():
+                await self.look()
 
     async def look(self) -> None:
         """Judges every node that is away."""
