@@ -112,6 +112,7 @@ async def test_on_a_full_disk_deploys_are_refused_engines_go_on_and_all_recovers
             assert alive(kept)
         await until(lambda: one.states("replica-b")[-1] == "running", 20)
         await until(lambda: conditions(daemon) == [])
+        assert not (small_disk / "node/replicas/replica-d/ledger.json").exists(), "it was refused"
         answer = await ask(one, "command.deploy", order(replica_id="replica-d", deployment_id="replica-d").to_wire())
         assert answer["status"] == "success"
         assert engine_of(small_disk, "replica-a") == kept

@@ -89,7 +89,8 @@ async def test_a_start_in_a_folder_where_an_unknown_engine_runs_ends_that_one_fi
 async def test_of_keepers_that_begin_at_once_one_keeps_and_the_others_start_nothing(folder: Path) -> None:
     await launcher().start(folder, SLEEPER)
     others = [await another_keeper(folder) for _ in range(3)]
-    assert [await each.wait() for each in others] == [keeper.LOCKED] * 3
+    async with asyncio.timeout(10):
+        assert [await each.wait() for each in others] == [keeper.LOCKED] * 3
     assert len(engines_of(folder)) == 1
     await launcher().stop(folder, 5)
 
