@@ -22,13 +22,16 @@ from aiwm.protocol import node_channel as channel
 from aiwm.protocol.states import EngineName
 
 CHILD = """
-import asyncio, signal, sys
+import asyncio, os, signal, sys
 from pathlib import Path
+import aiwm.daemon.daemon
 from aiwm.daemon.daemon import Daemon
 from aiwm.daemon.launchers.process import ProcessLauncher
 from aiwm.kit.settings import Settings
 from aiwm.protocol.states import EngineName
 from tests.daemon_support import QUICK, TOKEN, TinyEngine
+
+aiwm.daemon.daemon.__version__ = os.environ["AIWM_TEST_VERSION"] or aiwm.__version__
 
 async def main():
     settings = Settings(data_dir=Path(sys.argv[1]), controller_url=sys.argv[2], node_token=TOKEN)
@@ -42,15 +45,17 @@ asyncio.run(main())
 """
 
 
-async def start_daemon(one: Controller, data_dir: Path, *, lifeline: int | None = None) -> asyncio.subprocess.Process:
-    """A daemon in a process of its own, with tiny engines."""
+async def start_daemon(
+    one: Controller, data_dir: Path, *, lifeline: int | None = None, version: str = ""
+) -> asyncio.subprocess.Process:
+    """A daemon in a process of its own, with tiny engines; of `version`, where one is given."""
     arguments = [str(data_dir), one.url] + ([] if lifeline is None else [str(lifeline)])
     return await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
         CHILD,
         *arguments,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "AIWM_TEST_VERSION": version},
         pass_fds=() if lifeline is None else (lifeline,),
     )
 

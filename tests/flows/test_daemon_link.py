@@ -151,6 +151,19 @@ async def test_a_daemon_whose_identity_another_uses_says_so_waits_long_and_keeps
         assert any(60 <= seconds <= 120 for seconds in clock.asked)
 
 
+async def test_what_the_node_finds_of_its_own_records_is_in_register_and_heartbeat(tmp_path: Path) -> None:
+    (tmp_path / "node").mkdir()
+    (tmp_path / "node/tombstones.json").write_text("{")
+    async with controller() as one:
+        one.heartbeat_ms = 100
+        daemon = Daemon(settings_for(one, tmp_path), launcher=FakeLauncher(), policy=QUICK, clock=HastyClock())
+        async with running(daemon):
+            register = (await until(lambda: one.of(channel.NODE_REGISTER)))[0]["data"]
+            beat = (await until(lambda: one.of(channel.HEARTBEAT), 40))[0]["data"]
+    for told in (register, beat):
+        assert [(each["type"], each["status"]) for each in told["conditions"]] == [("LedgerUnreadable", True)]
+
+
 async def test_last_lines_of_an_engine_that_ended_while_the_controller_was_away_come_after_the_register(
     tmp_path: Path,
 ) -> None:
@@ -175,11 +188,12 @@ async def test_last_lines_of_an_engine_that_ended_while_the_controller_was_away_
 
 
 class Tap:
-    """A TCP relay that can be closed without a word: what comes after is taken by nobody."""
+    """A TCP relay that can be closed without a word: what comes after is taken by nobody, or `swallows` it."""
 
     def __init__(self, port: int) -> None:
         self.target, self.open, self.port = port, asyncio.Event(), 0
         self.open.set()
+        self.swallows = False
         self.lines: list[asyncio.StreamWriter] = []
         self.relays: list[asyncio.Task[None]] = []
 
@@ -204,6 +218,8 @@ class Tap:
     async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while chunk := await reader.read(4096):
             await self.open.wait()
+            if self.swallows:
+                continue
             writer.write(chunk)
             await writer.drain()
         writer.close()
@@ -231,6 +247,27 @@ async def test_a_socket_that_takes_nothing_more_is_given_up_and_what_it_had_is_s
             await until(lambda: len(one.of(channel.NODE_REGISTER)) >= 2, 30)
             await until(lambda: len({each["data"]["replicaId"] for each in one.of(channel.DEPLOYMENT_LOGS)}) == 40, 20)
             assert daemon._link._outbox.take_dropped() == 0
+
+
+async def test_what_went_into_a_link_that_was_dead_already_is_sent_again_on_the_next(tmp_path: Path) -> None:
+    launcher = FakeLauncher()
+    launcher.written = "why it ended\n"
+    async with controller() as one, Tap(one.port) as tap:
+        settings = replace(settings_for(one, tmp_path), controller_url=f"http://127.0.0.1:{tap.port}")
+        async with running(Daemon(settings, launcher=launcher, policy=QUICK, clock=HastyClock())) as daemon:
+            await until(lambda: one.of(channel.NODE_REGISTER))
+            await one.result(await one.command("command.deploy", order().to_wire()))
+            tap.swallows = True
+            began = time.monotonic()
+            launcher.crash(tmp_path / "node/replicas/replica-1")
+            await until(lambda: launcher.starts == 2 and len(daemon._link._outbox) == 0)
+            assert one.of(channel.DEPLOYMENT_LOGS) == []
+            await until(lambda: daemon._link.epoch is None, 15)
+            assert time.monotonic() - began < 10, "a silent cut is noticed in ten seconds"
+            tap.swallows = False
+            sent = (await until(lambda: one.of(channel.DEPLOYMENT_LOGS), 20))[0]
+            assert sent["data"]["lines"] == ["why it ended"]
+            assert sent["metadata"]["epoch"] == one.connects
 
 
 async def _shout(daemon: Daemon) -> None:

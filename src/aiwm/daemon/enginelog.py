@@ -1,6 +1,10 @@
-"""Reading an engine's rotated output: byte offsets count from the engine's first byte, whatever was thrown away."""
+"""Reading an engine's rotated output: byte offsets count from the engine's first byte, whatever was thrown away.
+
+The keeper rotates while this reads, so a reading that a rotation came into is done again.
+"""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 from aiwm.daemon.keeper import LOG, STATE
@@ -10,23 +14,31 @@ from aiwm.protocol.node_channel import LogsResult
 MOST_BYTES = 262_144
 _MOST_WEIGHT = 2 * MOST_BYTES
 _TAIL_BYTES = 65_536
+_ATTEMPTS = 10
+_Segments = list[tuple[int, int, Path]]
 
 
 def read_log(folder: Path, *, tail: int, offset: int | None) -> LogsResult:
     """The last `tail` lines, or up to 256 KiB from `offset` (from the oldest byte kept, if that is gone)."""
-    segments = _segments(folder)
-    end = segments[-1][0] + segments[-1][1] if segments else 0
     if offset is None:
-        lines = _read(segments, max(0, end - MOST_BYTES), end).splitlines(keepends=True)
-        chosen = b"".join(lines[len(lines) - min(tail, len(lines)) :])
+        chosen, end = _undisturbed(folder, lambda segments, end: (_last(segments, end, tail), end))
         while _too_heavy(chosen):
             chosen = chosen[len(chosen) // 2 :]
         return LogsResult(text=chosen.decode(errors="replace"), next_offset=end)
-    start = min(max(offset, segments[0][0] if segments else 0), end)
-    chosen = _read(segments, start, min(end, start + MOST_BYTES))
+
+    def after(segments: _Segments, end: int) -> tuple[bytes, int]:
+        start = min(max(offset, segments[0][0] if segments else 0), end)
+        return _read(segments, start, min(end, start + MOST_BYTES)), start
+
+    chosen, start = _undisturbed(folder, after)
     while _too_heavy(chosen):
         chosen = chosen[: len(chosen) // 2]
     return LogsResult(text=chosen.decode(errors="replace"), next_offset=start + len(chosen))
+
+
+def _last(segments: _Segments, end: int, tail: int) -> bytes:
+    lines = _read(segments, max(0, end - MOST_BYTES), end).splitlines(keepends=True)
+    return b"".join(lines[len(lines) - min(tail, len(lines)) :])
 
 
 def _too_heavy(chunk: bytes) -> bool:
@@ -36,18 +48,31 @@ def _too_heavy(chunk: bytes) -> bool:
 
 def last_output(folder: Path) -> str:
     """The end of what the present or latest engine wrote, without its predecessors' output."""
-    segments = _segments(folder)
-    end = segments[-1][0] + segments[-1][1] if segments else 0
-    return _read(segments, max(_state(folder, "logStart"), end - _TAIL_BYTES), end).decode(errors="replace")
+    begin = _state(folder, "logStart")
+    chosen, _ = _undisturbed(folder, lambda segments, end: (_read(segments, max(begin, end - _TAIL_BYTES), end), end))
+    return chosen.decode(errors="replace")
 
 
-def _segments(folder: Path) -> list[tuple[int, int, Path]]:
+def _undisturbed(folder: Path, reading: Callable[[_Segments, int], tuple[bytes, int]]) -> tuple[bytes, int]:
+    """What `reading` makes of the files while none of them moved; nothing where that never was so."""
+    for _ in range(_ATTEMPTS):
+        base = _state(folder, "logBase")
+        try:
+            segments = _segments(folder)
+            found = reading(segments, segments[-1][0] + segments[-1][1] if segments else 0)
+        except OSError:
+            continue
+        if _state(folder, "logBase") == base:
+            return found
+    return b"", _state(folder, "logBase")
+
+
+def _segments(folder: Path) -> _Segments:
     """(offset of its first byte, size, path) of each file, oldest first."""
     newest = folder / LOG
-    if not newest.exists():
-        return []
     start = _state(folder, "logBase")
-    found = [(start, newest.stat().st_size, newest)]
+    # Within a rotation there is no newest for an instant, and on a full disk for longer.
+    found = [(start, newest.stat().st_size, newest)] if newest.exists() else []
     number = 1
     while (older := folder / f"{LOG}.{number}").exists():
         size = older.stat().st_size
@@ -64,7 +89,7 @@ def _state(folder: Path, field: str) -> int:
         return 0
 
 
-def _read(segments: list[tuple[int, int, Path]], start: int, stop: int) -> bytes:
+def _read(segments: _Segments, start: int, stop: int) -> bytes:
     parts: list[bytes] = []
     for first, size, path in segments:
         begin, end = max(start, first), min(stop, first + size)

@@ -150,7 +150,6 @@ class Keeper:
 
     def run(self) -> None:
         """Starts the engine and stays until it ended."""
-        self._put_by()
         wakeup = self._catch_signals()
         engine = self._start()
         if engine is not None:
