@@ -20,7 +20,10 @@ import pytest_asyncio
 from aiohttp import web
 from tests.tls_support import Authority
 
+from aiwm.daemon import doctor as examining
 from aiwm.daemon.credential import Credential
+from aiwm.daemon.keeper import write_atomically
+from aiwm.kit.settings import Settings
 from aiwm.testing.world import World, open_world
 
 
@@ -211,3 +214,28 @@ async def test_a_token_that_ended_is_a_failure_and_the_renewed_one_counts(tmp_pa
     assert "aiwm nodes token" in old.checks["token"]["advice"]
     assert (renewed.verdict("token"), renewed.code) == ("ok", 0)
     assert (soon.verdict("token"), odd.verdict("token")) == ("warn", "warn")
+
+
+async def test_a_machine_that_joins_or_has_joined_needs_no_token_of_its_own(tmp_path: Path) -> None:
+    async with serving() as url:
+        joining = await doctor(tmp_path, url, AIWM_JOIN_TOKEN="a-join-token")
+        (tmp_path / "node").mkdir()
+        kept = {"nodeId": "node-1", "token": GOOD, "url": url, "joinedWith": "mark"}
+        write_atomically(tmp_path / "node/identity.json", kept)
+        joined = await doctor(tmp_path, url)
+        write_atomically(tmp_path / "node/identity.json", {"nodeId": "node-1"})
+        torn = await doctor(tmp_path, url)
+    assert (joining.verdict("token"), joining.code) == ("ok", 0)
+    assert "a join token" in joining.checks["token"]["value"]
+    assert (joined.verdict("token"), joined.code) == ("ok", 0)
+    assert "there, until" in joined.checks["token"]["value"]
+    assert (torn.verdict("token"), torn.code) == ("fail", 1)
+
+
+def test_a_folder_that_this_user_may_not_look_into_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(folder: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(examining, "read_identity", forbidden)
+    found = examining.own_token(Settings(data_dir=tmp_path))
+    assert (found.verdict, found.advice) == ("warn", "run this with sudo")

@@ -16,6 +16,7 @@ from aiwm.daemon import install as installing
 from aiwm.daemon import service_command
 from aiwm.daemon import uninstall as uninstalling
 from aiwm.daemon.envfile import read_environment
+from aiwm.daemon.keeper import ENGINE_OOM_SCORE
 from aiwm.daemon.main import run_module
 from aiwm.daemon.service import ENVIRONMENT, UNIT, Machine, Refused
 from aiwm.protocol import node_channel as channel
@@ -328,7 +329,7 @@ async def test_an_engine_is_not_shielded_from_the_kernel_as_the_daemon_is(data_d
         await stop(one)
         daemon.terminate()
         await daemon.wait()
-    assert scores == ["200", "0"]
+    assert scores == ["200", str(ENGINE_OOM_SCORE)]
 
 
 def test_aiwm_node_names_both_commands() -> None:

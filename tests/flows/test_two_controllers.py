@@ -9,6 +9,7 @@ import pytest_asyncio
 from tests.peer_support import Balancer, Site, open_site
 
 from aiwm.infra.bus import circle, feed
+from aiwm.infra.queue.port import Job
 from aiwm.testing.road import ready_model
 from aiwm.testing.world import World, eventually
 
@@ -221,3 +222,53 @@ async def test_a_controller_that_stops_in_good_order_hands_over_at_once(site: Si
     await eventually(lambda: not two.controller.circle.members)
     await site.closing[0].aclose()
     await eventually(lambda: two.controller.lease.held, within=3.0)
+
+
+async def test_two_that_plan_at_once_start_nothing_twice(site: Site) -> None:
+    one, two = await site.controller(), await site.controller()
+    for bus in site.buses:
+        bus.lavish = True
+    await eventually(lambda: site.planning() == [one, two])
+    nodes = [await site.node(world, f"gpu-{n}") for n, world in enumerate((one, two))]
+    await sees(one, nodes[1], held_by=two)
+    await sees(two, nodes[0], held_by=one)
+    model_id = await ready_model(one)
+    wished = [await deployed((one, two)[n % 2], model_id, name=f"digits-{n}", replicas=3) for n in range(6)]
+    for deployment_id in wished:
+        for world in (one, two):
+            await becomes(world, deployment_id, "running", within=30)
+            world.controller.reconciler._dirty.mark_all()
+    assert sum(launcher.starts for launcher in site.launchers.values()) == 18
+    for deployment_id in wished:
+        await one.call("POST", f"/api/v1/deployments/{deployment_id}/stop", expect=202)
+    for deployment_id in wished:
+        await becomes(two, deployment_id, "stopped", within=30)
+    assert sum(launcher.starts for launcher in site.launchers.values()) == 18
+
+
+async def test_what_happens_to_a_node_is_told_once_and_seen_at_both(site: Site) -> None:
+    one, two = await site.controller(), await site.controller()
+    told: dict[str, str] = {}
+
+    async def hear(job: Job) -> None:
+        assert isinstance(job.data, dict)
+        told[job.id] = job.data["data"]["name"]
+
+    for world in (one, two):
+        world.controller.tasks.spawn("noti queue", world.infra.queues.consume("noti", hear))
+    async with Balancer(two.infra.settings.port) as balancer:
+        node_id = await site.node(two, "gpu-1", balancer.url)
+        await sees(one, node_id, held_by=two)
+        await one.call("POST", f"/api/v1/nodes/{node_id}/cordon", expect=200)
+        for status in ("online", "offline"):
+            for world in (one, two):
+
+                async def so(world: World = world, status: str = status) -> bool:
+                    node = await world.call("GET", f"/api/v1/nodes/{node_id}")
+                    return (node["status"], node["schedulable"]) == (status, False)
+
+                await eventually(so)
+            if status == "online":
+                balancer.ports = []
+                await balancer.drop()
+    await eventually(lambda: sorted(told.values()) == ["node.offline", "node.online"])

@@ -14,6 +14,7 @@ from aiwm.daemon import checks, reach
 from aiwm.daemon.checks import Check
 from aiwm.daemon.credential import Credential
 from aiwm.daemon.envfile import read_environment
+from aiwm.daemon.join import read_identity
 from aiwm.daemon.link import base_url
 from aiwm.daemon.service import ENVIRONMENT, UNIT
 from aiwm.daemon.software import find_software
@@ -37,12 +38,23 @@ def examine(settings: Settings, *, installed: bool) -> list[Check]:
     ]
 
 
+def own_token(settings: Settings) -> Check:
+    """What this node would show the controller: what it was given, or got when it joined, or last got instead."""
+    folder = settings.data_dir / "node"
+    try:
+        identity = None if settings.node_token else read_identity(folder)
+    except SettingsError as error:
+        return Check("fail", "token", *str(error).split("; ", 1))
+    except OSError as error:
+        return Check("warn", "token", f"{folder} cannot be looked into: {error.strerror}", "run this with sudo")
+    given = settings.node_token or (identity.token if identity else "")
+    if not given and settings.join_token:
+        return Check("ok", "token", "a join token; whether it is still good the controller says when the daemon starts")
+    return reach.token(Credential(folder, given).token, time.time())
+
+
 def _network(settings: Settings) -> list[Check]:
-    token = Credential(settings.data_dir / "node", settings.node_token).token
-    if getattr(settings, "join_token", "") and not token:
-        told = Check("ok", "token", "a join token, which is good once; the node's own comes with joining")
-    else:
-        told = reach.token(token, time.time())
+    told = own_token(settings)
     if not settings.controller_url:
         advice = "set AIWM_CONTROLLER_URL to its address, like https://aiwm:3003"
         return [told, Check("fail", "controller", "its address is not set", advice)]

@@ -88,7 +88,7 @@ def token(text: str, now: float) -> Check:
     """When it ends, as it says itself: only the controller can tell whether it is genuine."""
     if not text:
         return Check(
-            "fail", "token", "none", "set AIWM_NODE_TOKEN to what `aiwm nodes token NAME` says, or AIWM_NODE_TOKEN_FILE"
+            "fail", "token", "none", "set AIWM_JOIN_TOKEN (from `aiwm nodes join-token`) or the node's AIWM_NODE_TOKEN"
         )
     expires = _expiry(text)
     if expires is None:

@@ -32,7 +32,8 @@ RestartSec=5
 TimeoutStopSec=30
 
 # Engines and their keepers outlive the daemon's restarts and upgrades: only the daemon itself is ended, and an engine
-# that the kernel ends for want of memory ends nothing else. They set their own score back to 0.
+# that the kernel ends for want of memory ends nothing else. Their keepers give them a score of
+# their own.
 KillMode=process
 OOMPolicy=continue
 OOMScoreAdjust=-500

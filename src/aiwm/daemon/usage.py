@@ -42,8 +42,8 @@ class Usage:
 
     def read(self, engines: Mapping[str, Running], gpu_memory: Mapping[int, int] | None) -> list[ReplicaUsage]:
         """By replica id. An engine that is gone by now has none; `gpu_memory` is MiB by process, None if not told."""
+        # Also what a heartbeat asks, in between: it must not cost the others what they compare with.
         if not engines:
-            self._before.clear()
             return []
         now, processes = self._monotonic(), {each.pid: each for each in read_processes(self._proc)}
         children: dict[int, list[Process]] = defaultdict(list)

@@ -84,6 +84,18 @@ def test_a_circle_of_parents_is_walked_once(tmp_path: Path) -> None:
     assert each.ram_used == 2
 
 
+def test_who_asks_for_no_engine_in_between_changes_nothing(tmp_path: Path) -> None:
+    clock = Clock()
+    usage = Usage(clock, tmp_path)
+    process(tmp_path, 10, parent=1, ticks=0)
+    usage.read({"r-1": Running(10, 5)}, None)
+    usage.read({}, None)
+    clock.now = 1.0
+    process(tmp_path, 10, parent=1, ticks=TICKS)
+    (each,) = usage.read({"r-1": Running(10, 5)}, None)
+    assert each.cpu_utilization == 100
+
+
 def test_no_engines_cost_no_look(tmp_path: Path) -> None:
     assert Usage(Clock(), tmp_path / "nowhere").read({}, None) == []
 
