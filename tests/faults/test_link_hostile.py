@@ -84,6 +84,18 @@ async def test_noise_costs_at_most_the_connection_it_came_on(world: World, frame
         await raw.next("register.ack")
 
 
+async def test_noise_over_polling_costs_nobody_a_traceback(world: World) -> None:
+    url = f"{world.url}/socket.io/?EIO=4&transport=polling"
+    async with aiohttp.ClientSession() as http:
+        async with http.get(url) as answer:
+            sid = json.loads((await answer.text())[1:])["sid"]
+        for frame in NOISE.values():
+            async with http.post(f"{url}&sid={sid}", data=frame) as answer:
+                assert answer.status in (200, 400)
+    async with raw_node(world, await token_of(world, await a_node_record(world))) as raw:
+        assert await raw.lasts()
+
+
 def deep(levels: int) -> Any:
     nested: Any = 1
     for _ in range(levels):

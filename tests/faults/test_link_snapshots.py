@@ -86,10 +86,10 @@ async def test_a_registration_that_names_no_inventory_says_nothing_about_it(
     async with played(world, token) as node:
         assert await commands_after(node, {"data": {**FACTS, **empty}}) == []
         await as_before(world, replicas)
-        # Said in full afterwards, they were never away.
-        assert await commands_after(node, {"data": {**FACTS, "replicas": replicas}}) == []
         for replica in replicas:
             await eventually(lambda: deployment_is(world, replica["deploymentId"], "running"))  # noqa: B023
+        # Said in full afterwards, they were never away.
+        assert await commands_after(node, {"data": {**FACTS, "replicas": replicas}}) == []
     await as_before(world, replicas)
 
 

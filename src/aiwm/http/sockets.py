@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 MAX_MESSAGE_BYTES = 1_000_000
 # What the libraries raise at a packet that is none: cut, nested too deep, or noise.
 _UNREADABLE = (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError)
+_AT_NOISE = ("Unknown receive error", "post request handler error")
 _PROTOCOL_ERROR = 1002
 
 
@@ -185,8 +186,8 @@ def _quiet(library: str) -> logging.Logger:
 
 
 def _sender_s_fault(record: logging.LogRecord) -> bool:
-    """The library takes a packet of an unknown kind for a failure of its own, and logs it with a traceback."""
-    if record.msg == "Unknown receive error" and record.exc_info and isinstance(record.exc_info[1], _UNREADABLE):
+    """The library takes some of what is no packet for a failure of its own, and logs it with a traceback."""
+    if record.msg in _AT_NOISE and record.exc_info and isinstance(record.exc_info[1], _UNREADABLE):
         record.levelno, record.levelname, record.exc_info = logging.WARNING, "WARNING", None
     return True
 
