@@ -55,8 +55,8 @@ class Measured:
     cpu: float = 0.0
     messages_a_second: float = 0.0
     messages: float = 0.0
-    reads: float = 0.0
-    writes: float = 0.0
+    records: float = 0.0
+    queries: float = 0.0
     logs_ms: list[float] = field(default_factory=list)
     start_ms: list[float] = field(default_factory=list)
     back_short: list[float] = field(default_factory=list)
@@ -176,9 +176,10 @@ async def steady(found: Measured, one: Installation, fleet: FleetProcess, counts
     seconds = time.monotonic() - began
     found.cpu = (cpu_seconds(one.controller) - cpu) / seconds * 100
     sent, after = (await fleet.ask("count"))["sent"] - sent, operations(one, counts)
-    minutes = found.nodes * seconds / 60
-    found.messages_a_second, found.messages = sent / seconds, sent / minutes
-    found.reads, found.writes = ((after[name] - before[name]) / minutes for name in ("reads", "writes"))
+    minutes = seconds / 60
+    found.messages_a_second, found.messages = sent / seconds, sent / minutes / found.nodes
+    found.records = (after["records"] - before["records"]) / minutes / found.nodes
+    found.queries = (after["queries"] - before["queries"]) / minutes
 
 
 async def commands(found: Measured, client: Client, fleet: FleetProcess, model_id: str) -> None:
@@ -250,8 +251,8 @@ ROWS: tuple[Row, ...] = (
     ("telemetry, messages a second", lambda m: m.messages_a_second, ".1f", None),
     ("controller's processor, % of a core", lambda m: m.cpu, ".1f", 10.0),
     ("messages of a node a minute", lambda m: m.messages, ".2f", None),
-    ("store reads for a node a minute", lambda m: m.reads, ".2f", None),
-    ("store writes for a node a minute", lambda m: m.writes, ".2f", None),
+    ("store operations on records for a node a minute", lambda m: m.records, ".2f", None),
+    ("store queries a minute in all", lambda m: m.queries, ".0f", None),
     ("POST /deployments to the engine's start, p95 ms", lambda m: p95(m.start_ms), ".0f", 300.0),
     ("logs asked of a node, p95 ms", lambda m: p95(m.logs_ms), ".0f", 300.0),
     ("silence noticed for all, median s", lambda m: statistics.median(m.noticed), ".1f", 10.0),

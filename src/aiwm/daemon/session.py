@@ -15,6 +15,10 @@ from aiwm.protocol import node_channel as channel
 
 log = logging.getLogger(__name__)
 
+# What becomes of a connection the link says itself; given no logger, the library says errors of its own, and twice.
+_LIBRARY = log.getChild("library")
+_LIBRARY.setLevel(logging.CRITICAL)
+
 HANDSHAKE_SECONDS = 15.0
 _GOODBYE_SECONDS = 2.0
 _STALL_SECONDS = 4.0
@@ -58,7 +62,14 @@ class Session:
         self._refusal: LinkRefused | None = None
         self._behind_since: float | None = None
         self._broken = False
-        self._client = _Client(self.ended, reconnection=False, handle_sigint=False, http_session=http)
+        self._client = _Client(
+            self.ended,
+            reconnection=False,
+            handle_sigint=False,
+            http_session=http,
+            logger=_LIBRARY,
+            engineio_logger=_LIBRARY,
+        )
         self._client.on("connect_error", self._refused, namespace=channel.NAMESPACE)
         self._client.on("disconnect", self._disconnected, namespace=channel.NAMESPACE)
         self._client.on("*", lambda event, body=None: arrived(self, event, body), namespace=channel.NAMESPACE)

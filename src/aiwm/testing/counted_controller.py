@@ -26,7 +26,7 @@ def main(arguments: Sequence[str]) -> int:
 
     def write() -> None:
         draft = Path(f"{file}.new")
-        draft.write_text(json.dumps({"reads": counts.reads, "writes": counts.writes}))
+        draft.write_text(json.dumps({"records": counts.records, "queries": counts.queries}))
         os.replace(draft, file)
 
     async def run(settings: Settings, stop: asyncio.Event, **hidden: str) -> None:

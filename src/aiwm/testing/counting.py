@@ -5,8 +5,8 @@ from typing import Any, cast
 
 from aiwm.infra.store.port import Store
 
-_READS = frozenset({"get", "find", "count"})
-_WRITES = frozenset({"insert", "replace", "delete", "delete_range"})
+_RECORDS = frozenset({"get", "insert", "replace", "delete"})
+_QUERIES = frozenset({"find", "count", "delete_range"})
 
 
 class StoreCounts:
@@ -16,12 +16,20 @@ class StoreCounts:
         self.operations: Counter[tuple[str, str]] = Counter()
 
     @property
-    def reads(self) -> int:
-        return sum(count for (method, _), count in self.operations.items() if method in _READS)
+    def records(self) -> int:
+        """Reads and writes of one record each: what a node costs."""
+        return sum(count for (method, _), count in self.operations.items() if method in _RECORDS)
 
     @property
-    def writes(self) -> int:
-        return sum(count for (method, _), count in self.operations.items() if method in _WRITES)
+    def queries(self) -> int:
+        """Looks at many records at once: what a controller does now and then, however many nodes there are."""
+        return sum(count for (method, _), count in self.operations.items() if method in _QUERIES)
+
+    def of(self, collection: str) -> int:
+        """Operations on one collection's records."""
+        return sum(
+            count for (method, name), count in self.operations.items() if method in _RECORDS and name == collection
+        )
 
     def over(self, store: Store) -> Store:
         """The same store, counted."""
@@ -34,7 +42,7 @@ class _Counted:
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._store, name)
-        if name not in _READS | _WRITES:
+        if name not in _RECORDS | _QUERIES:
             return method
 
         async def counted(collection: str, *args: Any, **options: Any) -> Any:

@@ -17,6 +17,8 @@ _GPU_MODEL, _GPU_MIB = "Simulated GPU 80GB", 81_920
 _RAM_MIB, _DISK_MIB, _CORES = 1_048_576, 7_340_032, 128
 _IDLE_CELSIUS, _CELSIUS_PER_PERCENT = 34.0, 0.4
 _STEP = 6.0
+# No machine is so busy that somebody is told of it.
+_LEAST, _MOST = 2.0, 92.0
 _ENGINE_MIB = 2048
 # A full GPU would be a condition of its node, and news.
 _MEMORY_SHARE = 0.9
@@ -48,7 +50,7 @@ class SimulatedTelemetry:
         )
 
     def metrics(self) -> Metrics:
-        self._load = [min(100.0, max(0.0, each + self._rng.uniform(-_STEP, _STEP))) for each in self._load]
+        self._load = [min(_MOST, max(_LEAST, each + self._rng.uniform(-_STEP, _STEP))) for each in self._load]
         busy = sum(self._load) / len(self._load) if self._load else 10.0
         return Metrics(
             gpu_devices=[self._device(index, load) for index, load in enumerate(self._load)],

@@ -92,6 +92,7 @@ def test_a_simulated_machine_wanders_but_stays_a_machine() -> None:
     for gpu in (gpu for each in seen for gpu in each.gpu_devices or []):
         assert (gpu.memory_used or 0) + (gpu.memory_free or 0) == gpu.memory_total
         assert 30 < (gpu.temperature or 0) < 80
+        assert (gpu.memory_used or 0) < 0.95 * (gpu.memory_total or 0)
     assert {judge_health(each) for each in seen} == {Health.HEALTHY}
 
 
