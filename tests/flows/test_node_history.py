@@ -1,5 +1,6 @@
 """A node's measurements on their way into memory and store, and back out to who asks."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -26,16 +27,19 @@ TEN = datetime(2026, 1, 1, 10, tzinfo=UTC)
 
 @dataclass
 class Counted(NoticingStore):
-    """Counts what is asked of the store."""
+    """Counts what is asked of the store; `gate` holds inserts back while it is closed."""
 
     store: Store
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
     asked: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         super().__init__(self.store, lambda *_: None)
+        self.gate.set()
 
     async def insert(self, collection: str, record: Record) -> None:
         self.asked.append("insert")
+        await self.gate.wait()
         await super().insert(collection, record)
 
     async def get(self, collection: str, record_id: str) -> Record | None:
@@ -123,6 +127,16 @@ async def test_a_controller_that_starts_again_goes_on_in_the_same_record(
     assert values(answer) == [50, 50, None, 70, 70, 70]
 
 
+async def test_one_that_starts_again_minutes_before_the_hour_is_full_keeps_what_is_stored_of_it(
+    history: History, store: Counted, clock: SetClock
+) -> None:
+    await measure(history, clock, 3540)
+    again = History(store, clock)
+    await measure(again, clock, 90, cpu=70, write=False)
+    await again.write("node-1")
+    assert (await stored(store))["node-1.2026010110"] == [50.0] * 59 + [70.0]
+
+
 async def test_a_node_that_moves_between_two_controllers_has_one_history(
     history: History, store: Counted, clock: SetClock
 ) -> None:
@@ -205,9 +219,15 @@ async def test_a_senseless_number_is_left_out_and_stops_nothing(
 async def test_a_node_that_was_deleted_leaves_nothing_also_when_it_was_just_being_written(
     history: History, store: Counted, clock: SetClock
 ) -> None:
-    await measure(history, clock, 120)
-    history.note(online(cpu_utilization=1))
-    await history.forget("node-1")
+    await measure(history, clock, 60, write=False)
+    store.gate.clear()
+    writing = asyncio.create_task(history.write("node-1"))
+    await eventually(lambda: store.asked == ["get", "insert"])
+    forgetting = asyncio.create_task(history.forget("node-1"))
+    done, _ = await asyncio.wait({forgetting}, timeout=0.1)
+    assert not done
+    store.gate.set()
+    await asyncio.gather(writing, forgetting)
     await history.write("node-1")
     assert await stored(store) == {}
 

@@ -95,8 +95,6 @@ class History:
         if kept is None or not kept.changed:
             return
         async with kept.lock:
-            if self._kept.get(node_id) is not kept:
-                return
             if (closed := kept.ring.closed) is not None:
                 await self._save(node_id, kept, closed)
                 kept.ring.closed = None
