@@ -7,7 +7,7 @@ import pytest_asyncio
 from tests.unit.deployments.builders import NOW, a_wish
 
 from aiwm.deployments.book import Book
-from aiwm.deployments.records import DeploymentState, Wish
+from aiwm.deployments.records import DEPLOYMENTS, STATES, DeploymentState, Wish
 from aiwm.infra.store.port import Query, Record, Store
 from aiwm.infra.store.records import soft_deleted
 from aiwm.infra.store.sqlite import open_sqlite
@@ -16,10 +16,11 @@ from aiwm.protocol.errors import NotFound
 
 
 class Held:
-    """A store whose next `find` reads at once, and answers only after `meanwhile` has been done."""
+    """A store whose next `find` in `collection` reads at once, and answers only after `meanwhile` has been done."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self.collection = DEPLOYMENTS
         self.meanwhile: object = None
 
     def __getattr__(self, name: str) -> object:
@@ -27,8 +28,8 @@ class Held:
 
     async def find(self, collection: str, query: Query) -> list[Record]:
         found = await self._store.find(collection, query)
-        meanwhile, self.meanwhile = self.meanwhile, None
-        if meanwhile is not None:
+        if collection == self.collection and self.meanwhile is not None:
+            meanwhile, self.meanwhile = self.meanwhile, None
             await meanwhile()  # type: ignore[operator]
         return found
 
@@ -94,7 +95,8 @@ async def test_each_write_is_told_once_and_looking_is_not(store: Held) -> None:
     assert told == [wish.id] * 3
 
 
-async def test_a_read_that_was_overtaken_by_a_write_changes_nothing_back(store: Held) -> None:
+@pytest.mark.parametrize("overtaken", [DEPLOYMENTS, STATES])
+async def test_a_read_that_was_overtaken_by_a_write_changes_nothing_back(store: Held, overtaken: str) -> None:
     book = await a_book(store)
     wish = await book.add(named("one"))
 
@@ -102,7 +104,7 @@ async def test_a_read_that_was_overtaken_by_a_write_changes_nothing_back(store: 
         await scaled(book, wish, 5)
         await book.observe(wish.id, reasoned("newer"))
 
-    store.meanwhile = meanwhile
+    store.collection, store.meanwhile = overtaken, meanwhile
     await book.reload({wish.id})
     found = book.wish(wish.id)
     assert found is not None
