@@ -98,7 +98,9 @@ async def test_a_gpu_that_is_lost_keeps_new_replicas_away_and_reaches_people_in_
         assert (await plan(world, model_id))["verdict"] == "placed"
 
 
-async def test_a_hardware_xid_does_the_same_and_the_wish_of_the_user_stays_as_it_was(world: World) -> None:
+async def test_an_xid_after_which_the_gpu_must_be_reset_does_the_same_and_the_wish_of_the_user_stays_as_it_was(
+    world: World,
+) -> None:
     async with gpu_node(world) as (node_id, node):
         await node.send("telemetry.metrics", {"gpuDevices": [{"deviceId": "0", "xid": 79}]})
 
@@ -149,9 +151,11 @@ async def test_a_node_with_replicas_that_stays_away_is_lost_and_without_it_is_no
     in_two_minutes = SetClock(world.infra.clock.now() + timedelta(minutes=2))
     occupied = controller.deployments.nodes_in_use
     for isolated, clock in ((False, world.infra.clock), (True, in_two_minutes)):
-        await Losses(controller.nodes, occupied, lambda: isolated, clock).look()  # noqa: B023 - called at once
+        await Losses(controller.nodes, occupied, lambda: isolated, lambda: True, clock).look()  # noqa: B023 - called at once
         assert (await view(world, node_id))["conditions"] == []
-    await Losses(controller.nodes, occupied, lambda: False, in_two_minutes).look()
+    await Losses(controller.nodes, occupied, lambda: False, lambda: False, in_two_minutes).look()
+    assert (await view(world, node_id))["conditions"] == [], "another controller judges"
+    await Losses(controller.nodes, occupied, lambda: False, lambda: True, in_two_minutes).look()
     assert [each["type"] for each in (await view(world, node_id))["conditions"]] == ["NodeLost"]
     assert (await view(world, idle))["conditions"] == []
     async with played(world, await token_of(world, node_id)) as node:

@@ -132,6 +132,16 @@ async def test_a_node_that_moves_between_two_controllers_has_one_history(
     assert (await stored(store))["node-1.2026010110"][:7] == [0, 10, 20, 30, 40, 50, None]
 
 
+async def test_a_controller_that_no_longer_holds_a_node_reads_what_another_wrote(
+    history: History, store: Counted, clock: SetClock
+) -> None:
+    await measure(history, clock, 600, cpu=10)
+    other = History(store, clock)
+    await measure(other, clock, 600, cpu=20)
+    answer = await history.read("node-1", TEN, clock.now(), 60)
+    assert values(answer) == [10] * 10 + [20] * 10
+
+
 async def test_the_last_hour_is_read_from_memory_alone(history: History, store: Counted, clock: SetClock) -> None:
     await measure(history, clock, 3600, write=False)
     answer = await history.read("node-1", TEN, clock.now(), 10)

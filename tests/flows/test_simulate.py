@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 from tests.daemon_support import TOKEN, controller, until
 
-from aiwm.infra.store.port import Store
+from aiwm.infra.store.port import Store, Where
 from aiwm.infra.store.sqlite import open_sqlite
 from aiwm.kit.settings import Settings
+from aiwm.nodes.records import OBSERVATIONS
 from aiwm.protocol import node_channel as channel
 from aiwm.sdk.client import Client
 from aiwm.testing import enrolment
@@ -161,6 +162,11 @@ async def test_what_is_not_under_the_weather_is_not_cut(tmp_path: Path) -> None:
         await eventually(lambda: fleet.count().connected == 0)
 
 
+async def _all_told(world: World) -> bool:
+    """Whether what the fleet's arrival has to tell is told."""
+    return await world.infra.store.count(OBSERVATIONS, (Where("outboxSince", "ne", None),)) == 0
+
+
 async def _costs(folder: Path, nodes: int, monkeypatch: pytest.MonkeyPatch) -> tuple[float, int, int]:
     """Messages of a node; store operations while they arrive, and for writing them down."""
     counts = StoreCounts()
@@ -174,6 +180,7 @@ async def _costs(folder: Path, nodes: int, monkeypatch: pytest.MonkeyPatch) -> t
             roster = world.controller.nodes._roster
             await eventually(lambda: fleet.count().commands == nodes)
             await roster.flush()
+            await eventually(lambda: _all_told(world), within=30)
             before, sent = counts.reads + counts.writes, fleet.count().sent
             await eventually(lambda: fleet.count().sent >= sent + 20 * nodes, within=30)
             arriving, told = counts.reads + counts.writes - before, fleet.count().sent - sent

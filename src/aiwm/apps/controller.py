@@ -255,7 +255,7 @@ def compose(infra: Infra, tasks: Tasks) -> Controller:
         vigil=vigil,
         channel=channel,
         history=history,
-        losses=Losses(nodes, deployments.nodes_in_use, lambda: vigil.isolated, clock),
+        losses=Losses(nodes, deployments.nodes_in_use, lambda: vigil.isolated, lambda: lease.held, clock),
         models=models,
         book=book,
         deployments=deployments,

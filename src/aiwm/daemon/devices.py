@@ -7,11 +7,7 @@ number 0, while engines run on it as "1". So ids follow UUIDs for as long as the
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-# NVIDIA's list of Xid errors: docs.nvidia.com/deploy/xid-errors. These need the GPU reset or the machine restarted:
-# 48 is a double-bit memory error, 79 a GPU that has fallen off the bus.
-XIDS_OF_LOST_GPUS = frozenset({48, 79})
-# What a program on the GPU does wrong, which the GPU survives; also what NVIDIA's device plugin for Kubernetes ignores.
-XIDS_OF_PROGRAMS = frozenset({13, 31, 43, 45, 68, 109})
+from aiwm.protocol.xids import XIDS_OF_LOST_GPUS, XIDS_OF_PROGRAMS
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from aiwm.kit.clock import iso
 from aiwm.kit.context import correlation_id
 from aiwm.nodes import conditions
-from aiwm.nodes.records import AlertMark, NodeObservation, NodeRecord
+from aiwm.nodes.records import GPU_LOST, AlertMark, NodeObservation, NodeRecord
 from aiwm.protocol.resources.nodes import Condition
 from aiwm.protocol.states import Severity
 
@@ -33,7 +33,7 @@ _KINDS = {
     conditions.GPU_TEMPERATURE: _Kind("gpu.temperature", "GPU too hot", Severity.HIGH),
     conditions.GPU_MEMORY: _Kind("gpu.memory", "GPU memory full", Severity.NORMAL),
     conditions.GPU_ERRORS: _Kind("gpu.errors", "GPU errors", Severity.HIGH),
-    conditions.GPU_LOST: _Kind("gpu.lost", "GPU lost", Severity.CRITICAL),
+    GPU_LOST: _Kind("gpu.lost", "GPU lost", Severity.CRITICAL),
     conditions.DISK_LOW: _Kind("storage.low", "Disk nearly full", Severity.HIGH),
     conditions.CLOCK_SKEW: _Kind("node.clockSkew", "Clock is wrong", Severity.NORMAL),
     conditions.VERSION_SKEW: _Kind("node.versionSkew", "Releases too far apart", Severity.NORMAL),

@@ -12,14 +12,14 @@ from datetime import datetime, timedelta
 
 from aiwm import __version__
 from aiwm.kit.clock import seconds_between
-from aiwm.nodes.records import LOST, XID, NodeObservation
+from aiwm.nodes.records import GPU_LOST, NodeObservation
 from aiwm.protocol.resources.nodes import Condition, ConditionReport, GpuDevice
 from aiwm.protocol.states import NodeStatus
+from aiwm.protocol.xids import XIDS_OF_LOST_GPUS, XIDS_OF_PROGRAMS
 
 GPU_TEMPERATURE = "GPUTemperature"
 GPU_MEMORY = "GPUMemory"
 GPU_ERRORS = "GPUErrors"
-GPU_LOST = "GPULost"
 DISK_LOW = "DiskLow"
 CLOCK_SKEW = "ClockSkew"
 VERSION_SKEW = "VersionSkew"
@@ -50,8 +50,6 @@ FULL, ROOMY = 99.0, 97.0
 SKEWED_SECONDS, AGREED_SECONDS = 10, 5
 _LEAST_DISK, _MUCH_DISK, _DISK_SHARE, _DISK_RELIEF = 512, 10_240, 0.05, 1.25
 _TOO_OLD = 2
-# What a program on the GPU did wrong, not the GPU.
-_XIDS_OF_PROGRAMS = frozenset({13, 31, 43, 45, 68, 109})
 _NAMED = 8
 
 
@@ -127,12 +125,11 @@ def _cloned(seen: NodeObservation, at: datetime) -> _Finding | None:
 def _measured(seen: NodeObservation, release: str) -> _Findings:
     hot = _above(seen, GPU_TEMPERATURE, lambda gpu: gpu.temperature, on=HOT, off=COOL)
     full = _above(seen, GPU_MEMORY, _memory_percent, on=FULL, off=ROOMY)
-    gone = [gpu for gpu in seen.gpu_devices if gpu.health == "error"]
     return {
         GPU_TEMPERATURE: _of(hot, "Hot", f"at {HOT:.0f} °C or more; see to its cooling"),
         GPU_MEMORY: _of(full, "Full", f"used its memory to {FULL:.0f} % or more; what runs there may fail"),
-        GPU_LOST: _of(gone, LOST, "no longer answers, so nothing new is placed on its node"),
-        GPU_ERRORS: _errors([gpu for gpu in seen.gpu_devices if gpu.health != "error"]),
+        GPU_LOST: _losses(seen.gpu_devices),
+        GPU_ERRORS: _errors([gpu for gpu in seen.gpu_devices if not _is_lost(gpu)]),
         DISK_LOW: _disk(seen),
         CLOCK_SKEW: _skew(seen),
         VERSION_SKEW: _version(seen.daemon_version, release),
@@ -152,16 +149,37 @@ def _memory_percent(gpu: GpuDevice) -> float | None:
     return 100 * gpu.memory_used / gpu.memory_total if gpu.memory_used is not None and gpu.memory_total else None
 
 
+def _is_lost(gpu: GpuDevice) -> bool:
+    return gpu.health == "error" or gpu.xid in XIDS_OF_LOST_GPUS
+
+
+def _losses(gpus: list[GpuDevice]) -> _Finding | None:
+    broken = [gpu for gpu in gpus if gpu.xid in XIDS_OF_LOST_GPUS]
+    silent = [gpu for gpu in gpus if _is_lost(gpu) and gpu not in broken]
+    found = (
+        _of(broken, "Xid", f"reported Xid {_codes(broken)} and must be reset, so nothing new is placed on its node"),
+        _of(silent, "NoAnswer", "no longer answers, so nothing new is placed on its node"),
+    )
+    return _together(found)
+
+
 def _errors(gpus: list[GpuDevice]) -> _Finding | None:
-    xids = [gpu for gpu in gpus if gpu.xid and gpu.xid not in _XIDS_OF_PROGRAMS]
+    xids = [gpu for gpu in gpus if gpu.xid and gpu.xid not in XIDS_OF_PROGRAMS]
     ecc = [gpu for gpu in gpus if gpu.ecc_errors and gpu not in xids]
     warned = [gpu for gpu in gpus if gpu.health == "warning" and gpu not in xids and gpu not in ecc]
-    codes = ", ".join(sorted({str(gpu.xid) for gpu in xids}))
-    found = [
-        _of(xids, XID, f"reported the hardware fault Xid {codes}, so nothing new is placed on its node"),
+    found = (
+        _of(xids, "Xid", f"reported Xid {_codes(xids)}, an error of its hardware or driver"),
         _of(ecc, "Ecc", "had memory errors that were not corrected"),
         _of(warned, "Warning", "is not well, its driver says"),
-    ]
+    )
+    return _together(found)
+
+
+def _codes(gpus: list[GpuDevice]) -> str:
+    return ", ".join(sorted({str(gpu.xid) for gpu in gpus}))
+
+
+def _together(found: Iterable[_Finding | None]) -> _Finding | None:
     told = [each for each in found if each is not None]
     if not told:
         return None

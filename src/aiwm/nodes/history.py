@@ -19,7 +19,7 @@ from aiwm.nodes import resampling
 from aiwm.nodes.history_records import HISTORY, StoredHour, begin_of, document, record_id
 from aiwm.nodes.records import NodeObservation
 from aiwm.nodes.resampling import Grid
-from aiwm.nodes.rings import SLOT_SECONDS, SLOTS, Hour, Key, Ring, slot_of
+from aiwm.nodes.rings import CARRIED, SLOT_SECONDS, SLOTS, Hour, Key, Ring, slot_of
 from aiwm.protocol.errors import AiwmError, Conflict
 from aiwm.protocol.resources.node_metrics import KEPT_SECONDS, UNITS, Metric, MetricSeries, NodeMetrics
 
@@ -126,7 +126,11 @@ class History:
         """The node's measurements from `begin` to `end`, as means of `step` seconds."""
         to = resampling.grid(begin.timestamp(), end.timestamp(), step)
         kept = self._kept.get(node_id)
-        found = [] if kept is not None and _covers(kept.ring, to) else await self._stored(node_id, to)
+        found = (
+            []
+            if kept is not None and _covers(kept.ring, to, slot_of(self._clock.now()))
+            else await self._stored(node_id, to)
+        )
         memory = None if kept is None else _Memory(kept.ring)
         # Of a week and several GPUs, these are too many numbers for the event loop.
         values = await asyncio.to_thread(_points, to, memory, found)
@@ -223,9 +227,14 @@ def _points(to: Grid, memory: _Memory | None, found: Sequence[Record]) -> dict[K
     return {key: values for key, values in points.items() if any(value is not None for value in values)}
 
 
-def _covers(ring: Ring, to: Grid) -> bool:
-    """Whether the ring knows all there can be known of the grid's time."""
-    return ring.began * SLOT_SECONDS <= to.start and to.start >= (ring.last - SLOTS + 1) * SLOT_SECONDS
+def _covers(ring: Ring, to: Grid, now: int) -> bool:
+    """Whether the ring knows all there can be known of the grid's time; another controller may know more since."""
+    newest = min(now, (to.end - 1) // SLOT_SECONDS)
+    return (
+        ring.last >= newest - CARRIED
+        and ring.began * SLOT_SECONDS <= to.start
+        and to.start >= (ring.last - SLOTS + 1) * SLOT_SECONDS
+    )
 
 
 def _series(key: Key, values: list[float | None]) -> MetricSeries:

@@ -11,12 +11,20 @@ EVERY_SECONDS = 10.0
 
 
 class Losses:
-    """`in_use()` are the nodes with replicas, `isolated()` whether this controller is the one that is away."""
+    """`in_use()` are the nodes with replicas, `isolated()` whether this controller is the one that is away.
+
+    Of several controllers the one that `judges()` does, so that people are told once.
+    """
 
     def __init__(
-        self, nodes: NodeService, in_use: Callable[[], Set[str]], isolated: Callable[[], bool], clock: Clock
+        self,
+        nodes: NodeService,
+        in_use: Callable[[], Set[str]],
+        isolated: Callable[[], bool],
+        judges: Callable[[], bool],
+        clock: Clock,
     ) -> None:
-        self._nodes, self._in_use, self._isolated, self._clock = nodes, in_use, isolated, clock
+        self._nodes, self._in_use, self._isolated, self._judges, self._clock = nodes, in_use, isolated, judges, clock
 
     async def run(self, judges: Callable[[], bool]) -> None:
         """Looks for ever, while `judges()`: of several controllers one does, so that people are told once."""
@@ -27,6 +35,8 @@ class Losses:
 
     async def look(self) -> None:
         """Judges every node that is away."""
+        if not self._judges():
+            return
         now, in_use, isolated = self._clock.now(), self._in_use(), self._isolated()
         for node, seen in self._nodes.fleet():
             if seen.status is NodeStatus.OFFLINE:

@@ -33,15 +33,15 @@ class NodeCollector(Collector):
         """Everything, as it is now."""
         fleet = list(self._fleet())
         yield _counted(fleet)
-        here = [
+        held = [
             (node, seen, session)
             for node, seen in fleet
-            if (session := self._presence.of(node.id)) is not None or seen.status is NodeStatus.OFFLINE
+            if (session := self._presence.of(node.id)) is not None and session.holder is None
         ]
-        yield from _of_nodes([(node, seen) for node, seen, _ in here])
-        there = [(node, seen, session) for node, seen, session in here if session is not None]
-        yield from _of_gpus([(node, seen) for node, seen, _ in there])
-        yield from _of_replicas([(node, session) for node, _, session in there])
+        away = [(node, seen) for node, seen in fleet if seen.status is NodeStatus.OFFLINE]
+        yield from _of_nodes([(node, seen) for node, seen, _ in held if seen.status is not NodeStatus.OFFLINE] + away)
+        yield from _of_gpus([(node, seen) for node, seen, _ in held])
+        yield from _of_replicas([(node, session) for node, _, session in held])
 
 
 def _counted(fleet: list[tuple[NodeRecord, NodeObservation]]) -> Metric:

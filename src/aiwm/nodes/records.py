@@ -19,9 +19,7 @@ from aiwm.protocol.states import Health, NodeRole, NodeStatus
 NODES = "nodes"
 OBSERVATIONS = "nodeObservations"
 
-LOST, XID = "GPUNoAnswer", "GPUXid"
-CORDONING = frozenset({LOST, XID})
-"""Reasons of conditions with which a node gets no new replicas."""
+GPU_LOST = "GPULost"
 
 
 class NodeRecord(OwnedRecord):
@@ -94,8 +92,8 @@ class NodeObservation(TellingRecord):
 
     @property
     def fault(self) -> str | None:
-        """Why nothing new is placed here, whatever its user wishes: a GPU that is lost or reported a hardware fault."""
-        return next((each.message for each in self.conditions if each.status and each.reason in CORDONING), None)
+        """Why nothing new is placed here, whatever its user wishes: a GPU that is lost."""
+        return next((each.message for each in self.conditions if each.status and each.type == GPU_LOST), None)
 
 
 _SHOWN = (

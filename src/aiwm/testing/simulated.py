@@ -18,6 +18,8 @@ _RAM_MIB, _DISK_MIB, _CORES = 1_048_576, 7_340_032, 128
 _IDLE_CELSIUS, _CELSIUS_PER_PERCENT = 34.0, 0.4
 _STEP = 6.0
 _ENGINE_MIB = 2048
+# A full GPU would be a condition of its node, and news.
+_MEMORY_SHARE = 0.9
 
 
 class SimulatedTelemetry:
@@ -74,7 +76,7 @@ class SimulatedTelemetry:
         return round(time.monotonic() - self._started, 3)
 
     def _device(self, index: int, load: float) -> GpuDevice:
-        used = int(_GPU_MIB * load / 100)
+        used = int(_GPU_MIB * load * _MEMORY_SHARE / 100)
         return GpuDevice(
             device_id=str(index),
             model=_GPU_MODEL,

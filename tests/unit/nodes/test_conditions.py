@@ -29,7 +29,8 @@ def report(type_: str = "DriverBroken", status: bool = True) -> ConditionReport:
         (gpu(temperature=90), "GPUTemperature"),
         (gpu(memory_total=1000, memory_used=990), "GPUMemory"),
         (gpu(ecc_errors=1), "GPUErrors"),
-        (gpu(xid=79), "GPUErrors"),
+        (gpu(xid=63), "GPUErrors"),
+        (gpu(xid=79), "GPULost"),
         (gpu(health="warning"), "GPUErrors"),
         (gpu(health="error"), "GPULost"),
         (gpu(health="error", xid=79), "GPULost"),
@@ -76,13 +77,13 @@ def test_a_condition_says_the_same_while_values_move_so_that_nothing_is_written_
     assert judged(again, at=later(10)) is again
 
 
-def test_only_a_lost_gpu_and_a_hardware_xid_keep_new_replicas_away() -> None:
+def test_only_a_gpu_that_is_lost_or_must_be_reset_keeps_new_replicas_away() -> None:
     lost, broken = judged(online(gpu(health="error")), at=NOW), judged(online(gpu(xid=48)), at=NOW)
     assert lost.fault is not None
     assert "no longer answers" in lost.fault
     assert broken.fault is not None
     assert "Xid 48" in broken.fault
-    assert judged(online(gpu(temperature=99, ecc_errors=3)), at=NOW).fault is None
+    assert judged(online(gpu(temperature=99, ecc_errors=3, xid=63)), at=NOW).fault is None
     assert judged(changed(lost, gpu_devices=[gpu(health="ok")]), at=NOW).fault is None
 
 
@@ -237,7 +238,7 @@ _devices = st.lists(
         memory_total=st.none() | st.integers(0, 100),
         memory_used=st.none() | st.integers(0, 100),
         ecc_errors=st.none() | st.integers(0, 2),
-        xid=st.none() | st.sampled_from([0, 13, 79]),
+        xid=st.none() | st.sampled_from([0, 13, 63, 79]),
         health=st.sampled_from(["ok", "warning", "error", None]),
     ),
     max_size=4,
@@ -274,5 +275,6 @@ def test_whatever_a_node_does_its_conditions_are_one_a_type_stable_and_dated_by_
             old = before.get(each.type)
             assert each.since == (old.since if old is not None and old.status is each.status else at)
         if status is NodeStatus.ONLINE:
-            assert ("GPULost" in holding(seen)) is any(device.health == "error" for device in devices)
+            lost = any(device.health == "error" or device.xid == 79 for device in devices)
+            assert ("GPULost" in holding(seen)) is lost
             assert "NodeLost" not in holding(seen)
