@@ -4,43 +4,25 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
+from tests.held_store import HeldStore
 from tests.unit.deployments.builders import NOW, a_wish
 
 from aiwm.deployments.book import Book
-from aiwm.deployments.records import DeploymentState, Wish
-from aiwm.infra.store.port import Query, Record, Store
+from aiwm.deployments.records import DEPLOYMENTS, STATES, DeploymentState, Wish
 from aiwm.infra.store.records import soft_deleted
 from aiwm.infra.store.sqlite import open_sqlite
 from aiwm.kit.wake import Wake
 from aiwm.protocol.errors import NotFound
 
 
-class Held:
-    """A store whose next `find` reads at once, and answers only after `meanwhile` has been done."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self.meanwhile: object = None
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._store, name)
-
-    async def find(self, collection: str, query: Query) -> list[Record]:
-        found = await self._store.find(collection, query)
-        meanwhile, self.meanwhile = self.meanwhile, None
-        if meanwhile is not None:
-            await meanwhile()  # type: ignore[operator]
-        return found
-
-
 @pytest_asyncio.fixture
-async def store() -> AsyncIterator[Held]:
+async def store() -> AsyncIterator[HeldStore]:
     opened = await open_sqlite(":memory:")
-    yield Held(opened)
+    yield HeldStore(opened)
     await opened.close()
 
 
-async def a_book(store: Held, told: list[str] | None = None) -> Book:
+async def a_book(store: HeldStore, told: list[str] | None = None) -> Book:
     said = told if told is not None else []
     book = Book(store, Wake(), said.append)  # type: ignore[arg-type]
     await book.load()
@@ -66,7 +48,9 @@ def reasoned(reason: str):  # type: ignore[no-untyped-def]
 
 
 @pytest.mark.parametrize("by_name", [True, False])
-async def test_what_one_writes_the_other_takes_whether_told_of_it_or_of_everything(store: Held, by_name: bool) -> None:
+async def test_what_one_writes_the_other_takes_whether_told_of_it_or_of_everything(
+    store: HeldStore, by_name: bool
+) -> None:
     one, two = await a_book(store), await a_book(store)
     kept, gone = await one.add(named("kept")), await one.add(named("gone"))
     ids = {kept.id, gone.id} if by_name else None
@@ -81,7 +65,7 @@ async def test_what_one_writes_the_other_takes_whether_told_of_it_or_of_everythi
     assert two.named(kept.owner.org_id, "gone") is None
 
 
-async def test_each_write_is_told_once_and_looking_is_not(store: Held) -> None:
+async def test_each_write_is_told_once_and_looking_is_not(store: HeldStore) -> None:
     told: list[str] = []
     book = await a_book(store, told)
     wish = await book.add(named("one"))
@@ -94,7 +78,8 @@ async def test_each_write_is_told_once_and_looking_is_not(store: Held) -> None:
     assert told == [wish.id] * 3
 
 
-async def test_a_read_that_was_overtaken_by_a_write_changes_nothing_back(store: Held) -> None:
+@pytest.mark.parametrize("overtaken", [DEPLOYMENTS, STATES])
+async def test_a_read_that_was_overtaken_by_a_write_changes_nothing_back(store: HeldStore, overtaken: str) -> None:
     book = await a_book(store)
     wish = await book.add(named("one"))
 
@@ -102,14 +87,14 @@ async def test_a_read_that_was_overtaken_by_a_write_changes_nothing_back(store: 
         await scaled(book, wish, 5)
         await book.observe(wish.id, reasoned("newer"))
 
-    store.meanwhile = meanwhile
+    store.hold(overtaken, meanwhile)
     await book.reload({wish.id})
     found = book.wish(wish.id)
     assert found is not None
     assert (found.replicas, book.state(wish.id).status_reason) == (5, "newer")
 
 
-async def test_a_deployment_deleted_while_it_was_read_does_not_come_back(store: Held) -> None:
+async def test_a_deployment_deleted_while_it_was_read_does_not_come_back(store: HeldStore) -> None:
     book = await a_book(store)
     wish = await book.add(named("one"))
 
@@ -117,14 +102,15 @@ async def test_a_deployment_deleted_while_it_was_read_does_not_come_back(store: 
         await deleted(book, wish)
 
     for ids in ({wish.id}, None):
-        store.meanwhile = meanwhile if ids else None
+        if ids is not None:
+            store.hold(DEPLOYMENTS, meanwhile)
         await book.reload(ids)
         assert (book.wish(wish.id), book.named(wish.owner.org_id, "one"), list(book)) == (None, None, [])
     with pytest.raises(NotFound):
         await book.observe(wish.id, reasoned("late"))
 
 
-async def test_a_name_that_another_controller_gave_away_again_stays_with_the_new_one(store: Held) -> None:
+async def test_a_name_that_another_controller_gave_away_again_stays_with_the_new_one(store: HeldStore) -> None:
     one, two = await a_book(store), await a_book(store)
     old = await one.add(named("digits"))
     await two.reload(None)
@@ -135,14 +121,14 @@ async def test_a_name_that_another_controller_gave_away_again_stays_with_the_new
         assert two.named(new.owner.org_id, "digits") == new
 
 
-async def test_a_deployment_made_while_everything_was_read_is_kept(store: Held) -> None:
+async def test_a_deployment_made_while_everything_was_read_is_kept(store: HeldStore) -> None:
     book = await a_book(store)
     made: list[Wish] = []
 
     async def meanwhile() -> None:
         made.append(await book.add(named("late")))
 
-    store.meanwhile = meanwhile
+    store.hold(DEPLOYMENTS, meanwhile)
     await book.reload(None)
     assert [wish.id for wish in book] == [made[0].id]
     assert book.state(made[0].id) == DeploymentState(id=made[0].id, version=1)

@@ -272,3 +272,16 @@ async def test_what_happens_to_a_node_is_told_once_and_seen_at_both(site: Site) 
                 balancer.ports = []
                 await balancer.drop()
     await eventually(lambda: sorted(told.values()) == ["node.offline", "node.online"])
+
+
+async def test_a_command_for_a_connection_that_is_no_more_is_not_sent_over_the_next(site: Site) -> None:
+    one, two = await site.controller(), await site.controller()
+    node_id = await site.node(two, "gpu-1")
+    await sees(one, node_id, held_by=two)
+    deployment_id = await deployed(one, await ready_model(one))
+    await becomes(one, deployment_id, "running")
+    session = one.controller.presence.of(node_id)
+    assert session is not None
+    session.epoch -= 1
+    answer = await one.call("GET", f"/api/v1/deployments/{deployment_id}/logs", expect=503)
+    assert answer["code"] == "NODE_OFFLINE"

@@ -5,7 +5,7 @@ one controller to another at any moment: the epoch tells which is newer, and the
 """
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 
 from pydantic import Field, ValidationError
 
@@ -80,7 +80,7 @@ class Peers(Part):
         calls: Calls,
         presence: Presence,
         commands: Commands,
-        replaced: Callable[[Session], Awaitable[None]],
+        replaced: Callable[[Session], Coroutine[None, None, None]],
         moved: Moved,
         tasks: Tasks,
     ) -> None:
@@ -150,14 +150,11 @@ class Peers(Part):
             self._presence.reached_at(told.node_id, rules.dial_host(session, own_machine=machine_mark()))
         if older is not None:
             log.info("a node connected to another controller", extra={"nodeId": told.node_id, "member": member})
-            self._tasks.spawn(f"end of {told.node_id}'s older connection", self._end(older))
+            self._tasks.spawn(f"end of {told.node_id}'s older connection", self._replaced(older))
         if known is not None and (known.epoch, known.registered) == (session.epoch, session.registered):
             self._moved(None, _changed(known, session))
         else:
             self._moved(told.node_id, _deployments(session))
-
-    async def _end(self, session: Session) -> None:
-        await self._replaced(session)
 
     def _forgotten(self, session: Session, replica_id: str | None) -> None:
         """What a command sent from here has shown: the holder must know it too."""

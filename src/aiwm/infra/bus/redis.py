@@ -96,11 +96,7 @@ class RedisBus:
     async def _asked(self, what: str, call: Awaitable[Any]) -> Any:
         with _translated(what):
             async with asyncio.timeout(ANSWER_SECONDS + 2):
-                try:
-                    return await call
-                except TypeError as error:
-                    # The library trips over an answer that a dying Redis cut off.
-                    raise RedisError(str(error)) from error
+                return await call
 
     async def listen(self, topics: Sequence[str], hear: Hear, joined: Callable[[], Awaitable[None]]) -> None:
         inbox = Inbox()
