@@ -1,7 +1,6 @@
 """Small parts of the daemon: addresses, paths, health, logs, ports, settings."""
 
 import json
-import resource
 import socket
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from aiwm.daemon.artifacts import safe_path
 from aiwm.daemon.enginelog import last_output, read_log
 from aiwm.daemon.engines.base import Address
 from aiwm.daemon.link import base_url
-from aiwm.daemon.main import main, raise_open_files
+from aiwm.daemon.main import main
 from aiwm.daemon.ports import choose_ports, listen_address
 from aiwm.daemon.telemetry import judge_health, source_address
 from aiwm.kit.settings import Settings
@@ -114,15 +113,3 @@ def test_what_is_missing_is_said_in_one_line_and_exit_2(
     said = capsys.readouterr().err
     assert said.startswith(f"aiwm node: {line}")
     assert said.count("\n") == 1
-
-
-def test_a_daemon_raises_its_open_files_to_what_it_may_have() -> None:
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
-        raise_open_files()
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        assert hard == before[1]
-        assert soft == (2**20 if hard == resource.RLIM_INFINITY else min(hard, 2**20))
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
