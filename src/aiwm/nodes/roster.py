@@ -1,8 +1,8 @@
 """All nodes in this controller's memory and in the store: neither a telemetry message nor a plan reads the store.
 
 A change is made in memory first. What people and plans depend on (status, conditions, what a node registered) is
-written at once together with the facts it is told by; telemetry alone is written by the next flush, at most once in ten
-seconds for each node however much it sends, and the last ten seconds of it may be lost with the process.
+written at once together with the facts it is told by; telemetry alone is written by the next flush, at most once in 30
+seconds for each node however much it sends, and the last 30 seconds of it may be lost with the process.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from aiwm.protocol.notifications import QUEUE
 
 log = logging.getLogger(__name__)
 
-FLUSH_SECONDS = 10.0
+FLUSH_SECONDS = 30.0
 _AT_ONCE = 50
 _READ_AT_ONCE = 500
 
