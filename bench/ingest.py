@@ -34,7 +34,7 @@ CONNECTIONS = 500
 WARM_SECONDS, ROUND_SECONDS = 2.0, 4.0
 SERVER_CORE, CLIENT_CORE = 0, 1
 NPM = Path(__file__).resolve().parents[1] / ".cache" / "npm-socket.io"
-_MASK = b"\0\0\0\0"
+_MASK, _PING = b"\0\0\0\0", 0x9
 _UPGRADE = (
     "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\n"
     "Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
@@ -94,8 +94,12 @@ class Connection:
             size, start = int.from_bytes(buffer[2:4], "big"), 4
         if len(buffer) < start + size:
             return None
-        self._buffer = buffer[start + size :]
-        return buffer[start : start + size]
+        self._buffer, payload = buffer[start + size :], buffer[start : start + size]
+        if buffer[0] & 0x0F != _PING:
+            return payload
+        # A server looks after its sockets below Socket.IO too, after 20 s.
+        self.socket.sendall(bytes((0x8A, 0x80 | size)) + _MASK + payload)
+        return self._packet()
 
     def _arrived(self, packet: bytes) -> None:
         if packet[:2] == b"43":
