@@ -27,9 +27,10 @@ class Dirty:
         self._wake.set()
 
     def mark_each(self, deployment_ids: Iterable[str]) -> None:
-        """Something about these deployments may have changed."""
-        self._ids.update(deployment_ids)
-        self._wake.set()
+        """Something about these deployments may have changed; of none of them, nobody is woken."""
+        if named := set(deployment_ids):
+            self._ids |= named
+            self._wake.set()
 
     def mark_all(self) -> None:
         """Something about the fleet may have changed."""
