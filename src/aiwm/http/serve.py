@@ -76,6 +76,8 @@ async def serve(
         lifespan="on",
         http=BoundedHttp,
         ws="websockets-sansio",
+        # Every socket here is Socket.IO's, which pings by itself: a second ping beneath it costs and tells nothing.
+        ws_ping_interval=None,
         ssl_context_factory=None if tls is None else lambda *_: tls.context,
     )
     server = _Server(config)

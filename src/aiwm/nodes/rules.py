@@ -84,9 +84,11 @@ def _merged(known: list[GpuDevice], reported: list[GpuDevice]) -> list[GpuDevice
 
 
 def _with_free_memory(gpu: GpuDevice, known: GpuDevice | None) -> GpuDevice:
-    named = gpu.model_dump(exclude_none=True)
-    merged = gpu if known is None else known.model_copy(update=named)
-    total, used = merged.memory_total, merged.memory_used
-    if "memory_used" in named and "memory_free" not in named and total is not None and used is not None:
+    merged, total, used = gpu, gpu.memory_total, gpu.memory_used
+    # A device that says all that is known of it, as most do each time, is not copied: fleets send thousands a second.
+    if known is not None and any(value is None and getattr(known, name) is not None for name, value in gpu):
+        merged = known.model_copy(update={name: value for name, value in gpu if value is not None})
+        total = merged.memory_total
+    if used is not None and gpu.memory_free is None and total is not None:
         return merged.model_copy(update={"memory_free": max(total - used, 0)})
     return merged
