@@ -13,6 +13,7 @@ from pathlib import Path
 
 from uvloop import new_event_loop
 
+from aiwm.kit.garbage import collect_seldom
 from aiwm.kit.logs import configure_logging
 from aiwm.kit.open_files import raise_open_files
 from aiwm.kit.settings import Settings, SettingsError, injected, load_settings
@@ -69,6 +70,7 @@ def main(service: str, run: Callable[..., Awaitable[None]], arguments: Sequence[
         settings = settings_of(service, given)
         configure_logging(service, settings.log_level)
         raise_open_files()
+        collect_seldom()
         for variable in injected(os.environ):
             log.warning("ignored %s, which looks injected by a container link", variable)
         hidden = {name: getattr(given, name) for name in _HIDDEN.get(service, ()) if getattr(given, name)}
