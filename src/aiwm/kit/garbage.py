@@ -1,4 +1,4 @@
-"""How often Python looks for garbage in cycles: by default so often that a third of a busy controller's time goes there.
+"""How often Python looks for garbage in cycles: by default a third of a busy controller's time goes there.
 
 What most messages leave behind is freed by counting alone. The collector, started by every 700 new objects, looks again
 and again at all that a thousand nodes are known by, and finds nothing.
