@@ -187,7 +187,7 @@ async def test_an_engine_that_writes_without_end_neither_fills_the_disk_nor_stop
         began = time.monotonic()
         await until(lambda: state_at(folder)["logBase"] > 200 * 2**20, 60)
         rate = 200 / (time.monotonic() - began)
-        assert sum(path.stat().st_size for path in folder.glob(f"{keeper.LOG}*")) <= 3 * 2**20
+        assert log_bytes(folder) <= 3 * 2**20
         assert psutil.Process(state["keeperPid"]).memory_info().rss < 64 * 2**20
         async with aiohttp.ClientSession() as http:
             for _ in range(5):
@@ -196,6 +196,15 @@ async def test_an_engine_that_writes_without_end_neither_fills_the_disk_nor_stop
         assert rate > 5, f"{rate:.0f} MiB/s"
         last = await ask(one, "command.logs", {"deploymentId": "deploy-1", "replicaId": "replica-1", "tail": 3})
         assert set(last["result"]["text"]) == {"x", "\n"}
+
+
+def log_bytes(folder: Path) -> int:
+    """What an engine's log takes; a file that is being rotated away takes nothing under its old name."""
+    total = 0
+    for path in folder.glob(f"{keeper.LOG}*"):
+        with contextlib.suppress(FileNotFoundError):
+            total += path.stat().st_size
+    return total
 
 
 def state_at(folder: Path) -> dict[str, Any]:

@@ -54,7 +54,11 @@ def last_output(folder: Path) -> str:
 
 
 def _undisturbed(folder: Path, reading: Callable[[_Segments, int], tuple[bytes, int]]) -> tuple[bytes, int]:
-    """What `reading` makes of the files while none of them moved; nothing where that never was so."""
+    """What `reading` makes of the files while none of them moved.
+
+    Of output that runs away faster than it can be read it is the last reading, whose offset may be off.
+    """
+    found: tuple[bytes, int] = b"", _state(folder, "logBase")
     for _ in range(_ATTEMPTS):
         base = _state(folder, "logBase")
         try:
@@ -63,8 +67,8 @@ def _undisturbed(folder: Path, reading: Callable[[_Segments, int], tuple[bytes, 
         except OSError:
             continue
         if _state(folder, "logBase") == base:
-            return found
-    return b"", _state(folder, "logBase")
+            break
+    return found
 
 
 def _segments(folder: Path) -> _Segments:
