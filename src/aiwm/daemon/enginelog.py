@@ -3,9 +3,12 @@
 The keeper rotates while this reads, so a reading that a rotation came into is done again.
 """
 
+import contextlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 from aiwm.daemon.keeper import LOG, STATE
 from aiwm.daemon.sizes import weight
@@ -15,7 +18,7 @@ MOST_BYTES = 262_144
 _MOST_WEIGHT = 2 * MOST_BYTES
 _TAIL_BYTES = 65_536
 _ATTEMPTS = 10
-_Segments = list[tuple[int, int, Path]]
+_Segments = list[tuple[int, int, BinaryIO]]
 
 
 def read_log(folder: Path, *, tail: int, offset: int | None) -> LogsResult:
@@ -58,32 +61,36 @@ def _undisturbed(folder: Path, reading: Callable[[_Segments, int], tuple[bytes, 
 
     Of output that runs away faster than it can be read it is the last reading, whose offset may be off.
     """
-    found: tuple[bytes, int] = b"", _state(folder, "logBase")
+    found: tuple[bytes, int] = b"", 0
     for _ in range(_ATTEMPTS):
         base = _state(folder, "logBase")
-        try:
-            segments = _segments(folder)
+        with contextlib.ExitStack() as held:
+            segments = _segments(folder, base, held)
             found = reading(segments, segments[-1][0] + segments[-1][1] if segments else 0)
-        except OSError:
-            continue
         if _state(folder, "logBase") == base:
             break
     return found
 
 
-def _segments(folder: Path) -> _Segments:
-    """(offset of its first byte, size, path) of each file, oldest first."""
-    newest = folder / LOG
-    start = _state(folder, "logBase")
+def _segments(folder: Path, base: int, held: contextlib.ExitStack) -> _Segments:
+    """(offset of its first byte, size, the file) of each, oldest first; open, so that none is rotated away unread."""
     # Within a rotation there is no newest for an instant, and on a full disk for longer.
-    found = [(start, newest.stat().st_size, newest)] if newest.exists() else []
-    number = 1
-    while (older := folder / f"{LOG}.{number}").exists():
-        size = older.stat().st_size
+    newest = _open(folder / LOG, held)
+    found = [] if newest is None else [(base, os.fstat(newest.fileno()).st_size, newest)]
+    start, number = base, 1
+    while (older := _open(folder / f"{LOG}.{number}", held)) is not None:
+        size = os.fstat(older.fileno()).st_size
         start -= size
         found.append((start, size, older))
         number += 1
     return found[::-1]
+
+
+def _open(path: Path, held: contextlib.ExitStack) -> BinaryIO | None:
+    try:
+        return held.enter_context(path.open("rb"))
+    except OSError:
+        return None
 
 
 def _state(folder: Path, field: str) -> int:
@@ -95,10 +102,9 @@ def _state(folder: Path, field: str) -> int:
 
 def _read(segments: _Segments, start: int, stop: int) -> bytes:
     parts: list[bytes] = []
-    for first, size, path in segments:
+    for first, size, file in segments:
         begin, end = max(start, first), min(stop, first + size)
         if begin < end:
-            with path.open("rb") as file:
-                file.seek(begin - first)
-                parts.append(file.read(end - begin))
+            file.seek(begin - first)
+            parts.append(file.read(end - begin))
     return b"".join(parts)
