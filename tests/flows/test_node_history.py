@@ -207,15 +207,6 @@ async def test_a_clock_that_jumps_is_survived_and_what_is_measured_then_is_kept(
     assert kept["node-1.2026010110"][4] == 90
 
 
-async def test_a_senseless_number_is_left_out_and_stops_nothing(
-    history: History, store: Counted, clock: SetClock
-) -> None:
-    history.note(online(gpu("0", temperature=1e300, utilization=3)))
-    await history.write("node-1")
-    (record,) = await store.find(HISTORY, Query())
-    assert [each["metric"] for each in record["series"]] == ["utilization"]  # type: ignore[attr-defined]
-
-
 async def test_a_node_that_was_deleted_leaves_nothing_also_when_it_was_just_being_written(
     history: History, store: Counted, clock: SetClock
 ) -> None:

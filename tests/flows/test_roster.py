@@ -1,6 +1,6 @@
 """Nodes in memory and in the store: what is written when, and what outlives an outage."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +25,7 @@ class Watched:
     store: Store
     writes: list[str] = field(default_factory=list)
     away: bool = False
+    meanwhile: Callable[[], Awaitable[None]] | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.store, name)
@@ -33,6 +34,9 @@ class Watched:
         if self.away:
             raise Unavailable("cannot reach the store")
         self.writes.append(str(record["id"]))
+        if self.meanwhile is not None:
+            meanwhile, self.meanwhile = self.meanwhile, None
+            await meanwhile()
         return await self.store.replace(collection, record, version=version)
 
 
@@ -163,3 +167,33 @@ async def test_a_flush_costs_one_write_for_each_changed_node(store: Watched, cou
         roster.heard(f"node-{number}", free(1))
     await roster.flush()
     assert len(store.writes) == count
+
+
+async def test_news_that_comes_while_a_connection_is_opened_is_not_undone(store: Watched) -> None:
+    roster = await with_a_node(store)
+    roster.heard("node-1", lambda seen: seen.model_copy(update={"status": NodeStatus.ONLINE}))
+    await roster.flush()
+
+    async def offline_meanwhile() -> None:
+        roster.heard("node-1", lambda seen: seen.model_copy(update={"status": NodeStatus.OFFLINE}))
+
+    store.meanwhile = offline_meanwhile
+    await roster.advance("node-1", lambda seen: seen.model_copy(update={"epoch": seen.epoch + 1}))
+    assert (roster.seen("node-1").epoch, roster.seen("node-1").status) == (1, NodeStatus.OFFLINE)
+    await roster.flush()
+    assert (await stored(store)).status is NodeStatus.OFFLINE
+
+
+@pytest.mark.expects_errors
+async def test_a_record_that_the_store_refuses_costs_no_other_node_anything(store: Watched) -> None:
+    roster = await with_a_node(store, "node-1")
+    now = SystemClock().now()
+    fields: dict[str, Any] = {"owner": Owner(), "created_at": now, "updated_at": now, "unique_key": "two"}
+    await roster.add(NodeRecord(id="node-2", name="two", role=[], **fields))
+    roster.heard("node-1", free(2**70))
+    roster.heard("node-2", free(2))
+    await roster.flush()
+    assert (await stored(store, "node-2")).ram_free == 2
+    roster.heard("node-1", free(1))
+    await roster.flush()
+    assert (await stored(store, "node-1")).ram_free == 1

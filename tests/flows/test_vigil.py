@@ -74,16 +74,16 @@ async def test_when_most_nodes_vanish_the_controller_says_that_it_is_isolated_an
     async with AsyncExitStack() as stack:
         for token in tokens:
             await registered(await stack.enter_async_context(played(world, token)))
-        assert not vigil.isolated
-    await eventually(lambda: vigil.isolated)
+        assert not vigil.isolated()
+    await eventually(vigil.isolated)
     await eventually(lambda: kept_missing(world, vigil, ids))
     again, _ = a_vigil(world)
     await again.prepare()
-    assert again.isolated
+    assert again.isolated()
     async with AsyncExitStack() as stack:
         for token in tokens[:2]:
             await registered(await stack.enter_async_context(played(world, token)))
-        assert not vigil.isolated
+        assert not vigil.isolated()
         await vigil.look()
         assert (await kept(world)).get("population") is None
 

@@ -173,6 +173,7 @@ async def test_an_unknown_message_is_answered_and_survived(world: World, event: 
         await still_served(node)
 
 
+RUNS = {"deploymentId": "deploy-1", "replicaId": "replica-1", "state": "running"}
 INVALID = [
     ("telemetry.heartbeat", {"data": {"status": "splendid"}}),
     ("telemetry.heartbeat", {"data": {"uptimeSeconds": -1}}),
@@ -188,6 +189,12 @@ INVALID = [
     ("telemetry.metrics", {"data": {"gpuDevices": [{"deviceId": "0", "model": "\ud800"}]}}),
     ("telemetry.metrics", {"data": {"gpuDevices": [{"deviceId": str(n)} for n in range(1000)]}}),
     ("telemetry.metrics", {"data": {"ramFree": 2**70}}),
+    ("telemetry.metrics", {"data": {"gpuDevices": [{"deviceId": "0", "xid": 2**70}]}}),
+    ("telemetry.metrics", {"data": {"gpuDevices": [{"deviceId": "0", "eccErrors": 2**64}]}}),
+    ("telemetry.metrics", {"data": {"gpuDevices": [{"deviceId": "0", "temperature": 1e300}]}}),
+    ("node.register", {"data": {"replicas": [{**RUNS, "restarts": 2**64}]}}),
+    ("node.register", {"data": {"replicas": [{**RUNS, "generation": 2**64}]}}),
+    ("deployment.status", {"data": {**RUNS, "status": "running", "generation": 2**64}}),
     ("deployment.status", {"data": {"status": "running"}}),
     ("deployment.status", {"data": {"deploymentId": "../../x", "status": "running"}}),
     ("deployment.status", {"data": {"deploymentId": "deploy-1", "status": "exploded"}}),

@@ -198,7 +198,7 @@ class Controller:
         self.tasks.spawn("open connections", self.channel.watch())
         self.tasks.spawn("node telemetry", self.roster.run())
         self.tasks.spawn("missing nodes", self.vigil.run())
-        self.tasks.spawn("lost nodes", self.losses.run(lambda: self.lease.held))
+        self.tasks.spawn("lost nodes", self.losses.run())
         self.tasks.spawn("history", self.history.run())
 
     async def say_when_closing(self, stop: asyncio.Event) -> None:
@@ -255,7 +255,7 @@ def compose(infra: Infra, tasks: Tasks) -> Controller:
         vigil=vigil,
         channel=channel,
         history=history,
-        losses=Losses(nodes, deployments.nodes_in_use, lambda: vigil.isolated, lambda: lease.held, clock),
+        losses=Losses(nodes, deployments.nodes_in_use, vigil.isolated, lambda: lease.held, clock),
         models=models,
         book=book,
         deployments=deployments,

@@ -92,7 +92,7 @@ class Reconciler:
 
     def fleet(self) -> Fleet:
         """All nodes as placement sees them, with the devices that replicas hold."""
-        fleet = Fleet(self._facts.of_all(), isolated=self._parts.vigil.isolated)
+        fleet = Fleet(self._facts.of_all(), isolated=self._parts.vigil.isolated())
         for wish in self._parts.book:
             for replica in self._parts.book.state(wish.id).replicas:
                 if replica.active:

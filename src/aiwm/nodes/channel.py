@@ -39,7 +39,10 @@ class Listener(Protocol):
     """Who must hear what nodes report; a composition root registers one."""
 
     async def inventory(self, session: Session) -> None:
-        """A node has registered: `session.inventory` is all it runs."""
+        """A node has registered: `session.inventory` is all it runs, if the session counts as registered.
+
+        It does not yet when the node did not say what it runs.
+        """
         ...
 
     async def status(self, session: Session, report: wire.DeploymentStatusReport) -> None:

@@ -31,7 +31,6 @@ KEPT = timedelta(seconds=KEPT_SECONDS, hours=1)
 _PHASES = 60
 _SWEEP_SECONDS = 3600
 _MOST_DEVICES = 64
-_SENSELESS = 1e30
 _HOUR_SECONDS = 3600
 
 
@@ -203,7 +202,7 @@ def measurements(seen: NodeObservation) -> dict[Key, float]:
         named["utilization", gpu.device_id] = gpu.utilization
         named["memoryUsed", gpu.device_id] = gpu.memory_used
         named["temperature", gpu.device_id] = gpu.temperature
-    return {key: value for key, value in named.items() if value is not None and abs(value) < _SENSELESS}
+    return {key: value for key, value in named.items() if value is not None}
 
 
 def _points(to: Grid, memory: _Memory | None, found: Sequence[Record]) -> dict[Key, list[float | None]]:

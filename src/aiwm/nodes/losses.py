@@ -26,12 +26,11 @@ class Losses:
     ) -> None:
         self._nodes, self._in_use, self._isolated, self._judges, self._clock = nodes, in_use, isolated, judges, clock
 
-    async def run(self, judges: Callable[[], bool]) -> None:
-        """Looks for ever, while `judges()`: of several controllers one does, so that people are told once."""
+    async def run(self) -> None:
+        """Looks for ever."""
         while True:
             await self._clock.sleep(EVERY_SECONDS)
-            if judges():
-                await self.look()
+            await self.look()
 
     async def look(self) -> None:
         """Judges every node that is away."""

@@ -17,7 +17,7 @@ from aiwm.infra.store.records import Records
 from aiwm.kit.clock import Clock
 from aiwm.kit.wake import Wake
 from aiwm.nodes.records import NODES, OBSERVATIONS, NodeObservation, NodeRecord
-from aiwm.protocol.errors import Conflict, NotFound, Unavailable
+from aiwm.protocol.errors import AiwmError, Conflict, NotFound, Unavailable
 from aiwm.protocol.notifications import QUEUE
 
 log = logging.getLogger(__name__)
@@ -152,13 +152,17 @@ class Roster:
 
     async def advance(self, node_id: str, change: Callable[[NodeObservation], NodeObservation]) -> NodeObservation:
         """Changes what is seen on top of what the store has: other controllers write it too. Raises `Unavailable`."""
+        base = self.seen(node_id)
         async with self._lock(node_id):
 
             def ahead(stored: NodeObservation) -> NodeObservation:
-                return change(_onto(stored, self.seen(node_id)))
+                nonlocal base
+                base = _onto(stored, self.seen(node_id))
+                return change(base)
 
             after = await self._stored.update(node_id, ahead)
-        self._seen_by_id[node_id], self._versions[node_id] = _without_outbox(after), after.version
+        self._seen_by_id[node_id] = _advanced(base, after, self.seen(node_id))
+        self._versions[node_id] = after.version
         self._changed(node_id)
         return after
 
@@ -177,7 +181,10 @@ class Roster:
                 if isinstance(failure, Unavailable):
                     log.warning("what nodes report waits: %s", failure.message)
                     return
-                if failure is not None:
+                if isinstance(failure, AiwmError):
+                    # One node's record is that node's loss, and none of the others'.
+                    log.error("cannot keep what a node reports: %s", failure.message)
+                elif failure is not None:
                     raise failure
 
     async def _write(self, node_id: str) -> None:
@@ -219,6 +226,14 @@ def _onto(stored: NodeObservation, seen: NodeObservation) -> NodeObservation:
     if stored.epoch > seen.epoch:
         return stored
     return seen.model_copy(update={name: getattr(stored, name) for name in _OUTBOX})
+
+
+def _advanced(base: NodeObservation, after: NodeObservation, seen: NodeObservation) -> NodeObservation:
+    """What is seen now with what led from `base` to `after`: news that came while that was written is not undone."""
+    if base.epoch > seen.epoch:
+        return _without_outbox(after)
+    changed = {name: value for name, value in after if value != getattr(base, name) and name not in _OUTBOX}
+    return seen.model_copy(update=changed)
 
 
 def _without_outbox(seen: NodeObservation) -> NodeObservation:

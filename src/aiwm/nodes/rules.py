@@ -11,6 +11,7 @@ from aiwm.protocol.states import Health, NodeStatus
 
 _MEASURED = ("cpu_utilization", "ram_free", "disk_free")
 _MOST_GPUS = 256
+_OF_THE_MOMENT = ("memory_free", "memory_used", "utilization", "temperature")
 _NOT_KEPT = ("replicas", "machine", "advertise_host", "instance", "conditions")
 _FROM_REGISTER = tuple(name for name in NodeRegister.model_fields if name not in _NOT_KEPT)
 
@@ -84,6 +85,9 @@ def _merged(known: list[GpuDevice], reported: list[GpuDevice]) -> list[GpuDevice
 
 
 def _with_free_memory(gpu: GpuDevice, known: GpuDevice | None) -> GpuDevice:
+    if known is not None and gpu.health == "error":
+        # What it measured when it still answered is not how it is.
+        known = known.model_copy(update=dict.fromkeys(_OF_THE_MOMENT))
     merged, total, used = gpu, gpu.memory_total, gpu.memory_used
     # A device that says all that is known of it, as most do each time, is not copied: fleets send thousands a second.
     if known is not None and any(value is None and getattr(known, name) is not None for name, value in gpu):

@@ -66,12 +66,11 @@ class Vigil:
         self._outlook = Outlook(missing=frozenset(known.missing), population=known.population)
         self._kept = self._outlook
 
-    @property
     def isolated(self) -> bool:
         """Looks, and answers for this moment."""
-        there = {record.id for record, seen in self._nodes.fleet() if seen.status is not NodeStatus.OFFLINE}
-        registered = {record.id for record, _ in self._nodes.fleet()}
-        self._outlook = looked(self._outlook, there, registered, at=self._clock.now())
+        status = {record.id: seen.status for record, seen in self._nodes.fleet()}
+        there = {node_id for node_id, each in status.items() if each is not NodeStatus.OFFLINE}
+        self._outlook = looked(self._outlook, there, status.keys(), at=self._clock.now())
         return self._outlook.isolated
 
     async def run(self) -> None:
@@ -83,7 +82,7 @@ class Vigil:
     async def look(self) -> None:
         """Judges who is away, and tells when the isolation begins and ends."""
         await self._judge()
-        isolated, before = self.isolated, self._kept
+        isolated, before = self.isolated(), self._kept
         if self._outlook.missing == before.missing and isolated is before.isolated:
             return
         if isolated and not before.isolated:
@@ -99,11 +98,11 @@ class Vigil:
             log.warning("the news of the isolation waits: %s", error.message)
 
     async def _judge(self) -> None:
-        now = self._clock.now()
+        now, fleet = self._clock.now(), self._nodes.fleet() if self._judges() else ()
         away = {
             record.id: record
-            for record, seen in self._nodes.fleet()
-            if self._judges() and seen.status is not NodeStatus.OFFLINE and self._presence.of(record.id) is None
+            for record, seen in fleet
+            if seen.status is not NodeStatus.OFFLINE and self._presence.of(record.id) is None
         }
         self._away_since = {node_id: self._away_since.get(node_id, now) for node_id in away}
         for node_id, since in list(self._away_since.items()):

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, PlainSerializer, StringConstraints, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, StringConstraints, WithJsonSchema
 from pydantic.alias_generators import to_camel
 
 from aiwm.kit.clock import iso, whole_milliseconds
@@ -31,6 +31,8 @@ Name = Annotated[
 ]
 Text = Annotated[str, StringConstraints(max_length=4096)]
 Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$")]
+# Up to what every JSON reader and every store takes for a whole number.
+Count = Annotated[int, Field(ge=0, le=2**53)]
 Short = Annotated[str, StringConstraints(max_length=256)]
 Label = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 

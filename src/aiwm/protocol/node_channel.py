@@ -7,7 +7,7 @@ from pydantic import AliasChoices, Field, StringConstraints
 
 from aiwm.kit.clock import iso
 from aiwm.kit.ids import new_id
-from aiwm.protocol.base import Id, Short, Text, Timestamp, Wire
+from aiwm.protocol.base import Count, Id, Short, Text, Timestamp, Wire
 from aiwm.protocol.resources.deployments import Resources
 from aiwm.protocol.resources.models import RelativePath, Sha256
 from aiwm.protocol.resources.nodes import (
@@ -92,14 +92,14 @@ class ReplicaReport(Wire):
 
     deployment_id: Id
     replica_id: Id
-    generation: Annotated[int, Field(ge=0)] = 0
+    generation: Count = 0
     state: ReplicaState
     endpoint: Short | None = None
     container_name: Short | None = None
     container_port: Annotated[int, Field(ge=1, le=65_535)] | None = None
     gpu_device_ids: Annotated[list[Short], Field(max_length=64)] = Field(default_factory=list)
     health: Short | None = None
-    restarts: Annotated[int, Field(ge=0)] = 0
+    restarts: Count = 0
     started_at: Timestamp | None = None
     message: Text | None = None
 
@@ -192,8 +192,8 @@ class DeploymentLogs(Wire):
 
     deployment_id: Id
     replica_id: Id
-    generation: Annotated[int, Field(ge=0)] = 0
-    restarts: Annotated[int, Field(ge=0)] = 0
+    generation: Count = 0
+    restarts: Count = 0
     reason: Text | None = None
     lines: Annotated[list[Text], Field(max_length=LOG_LINES)]
 
@@ -206,13 +206,13 @@ class DeploymentStatusReport(Wire):
     endpoint: Short | None = None
     replica_id: Id | None = None
     state: ReplicaState | None = None
-    generation: Annotated[int, Field(ge=0)] | None = None
+    generation: Count | None = None
     message: Text | None = None
     health: Short | None = None
     container_name: Short | None = None
     container_port: Annotated[int, Field(ge=1, le=65_535)] | None = None
     gpu_device_ids: Annotated[list[Short], Field(max_length=64)] | None = None
-    restarts: Annotated[int, Field(ge=0)] | None = None
+    restarts: Count | None = None
     started_at: Timestamp | None = None
 
 
@@ -220,7 +220,7 @@ class ArtifactFile(Wire):
     """One file to fetch: the first of `urls` that answers serves it; size in bytes."""
 
     path: RelativePath
-    size: Annotated[int, Field(ge=0)]
+    size: Count
     sha256: Sha256
     urls: list[str] = Field(default_factory=list)
 
@@ -269,9 +269,9 @@ class ModelProgress(Wire):
     model_id: Id
     deployment_id: Id | None = None
     replica_id: Id | None = None
-    bytes_done: Annotated[int, Field(ge=0)]
-    bytes_total: Annotated[int, Field(ge=0)] | None = None
-    files: Annotated[int, Field(ge=0)] = 0
+    bytes_done: Count
+    bytes_total: Count | None = None
+    files: Count = 0
 
 
 class HealthCheckCommand(Wire):
@@ -291,7 +291,7 @@ class LogsCommand(Wire):
     deployment_id: Id
     replica_id: Id
     tail: Annotated[int, Field(ge=0, le=10_000)] = 100
-    offset: Annotated[int, Field(ge=0)] | None = None
+    offset: Count | None = None
 
 
 class LogsResult(Wire):

@@ -75,6 +75,15 @@ def test_used_memory_gives_free_memory() -> None:
     assert (seen.gpu_devices[0].memory_total, seen.gpu_devices[0].memory_free) == (16_384, 384)
 
 
+def test_a_lost_gpu_keeps_what_it_is_and_forgets_what_it_measured() -> None:
+    seen = rules.measured(
+        NEW, Metrics(gpu_devices=[gpu(memoryTotal=100, memoryUsed=40, temperature=70, utilization=9)])
+    )
+    (lost,) = rules.measured(seen, Metrics(gpu_devices=[gpu(health="error")])).gpu_devices
+    assert (lost.memory_total, lost.health) == (100, "error")
+    assert (lost.memory_used, lost.memory_free, lost.temperature, lost.utilization) == (None, None, None, None)
+
+
 def test_more_used_than_there_is_leaves_none_free() -> None:
     seen = rules.measured(NEW, Metrics(gpu_devices=[gpu(memoryTotal=100, memoryUsed=150)]))
     assert seen.gpu_devices[0].memory_free == 0

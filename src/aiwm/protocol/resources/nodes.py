@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from aiwm.protocol.base import Label, Name, Params, Short, Text, Timestamp, View, Wire
+from aiwm.protocol.base import Count, Label, Name, Params, Short, Text, Timestamp, View, Wire
 from aiwm.protocol.resources.base import Metadata, Patch, Resource
 from aiwm.protocol.states import NodeRole, NodeStatus
 
@@ -26,13 +26,13 @@ class GpuDevice(Wire):
     memory_free: MiB | None = None
     memory_used: MiB | None = None
     utilization: Percent | None = None
-    temperature: float | None = None
+    temperature: Annotated[float, Field(ge=-274, le=10_000)] | None = None
     uuid: Short | None = None
     driver_version: Short | None = None
     cuda_version: Short | None = None
     health: Literal["ok", "warning", "error"] | None = None
-    ecc_errors: Annotated[int, Field(ge=0)] | None = None
-    xid: Annotated[int, Field(ge=0)] | None = None
+    ecc_errors: Count | None = None
+    xid: Count | None = None
 
 
 class ConditionReport(Wire):
