@@ -4,7 +4,6 @@ Memory is the proportional set size: pages shared by several processes are divid
 """
 
 import contextlib
-import os
 import signal
 import socket
 import subprocess
@@ -15,9 +14,10 @@ from pathlib import Path
 
 import psutil
 
+from aiwm.testing.installation import cpu_seconds, proportional_mb
+
 IDLE_SECONDS = 20.0
 SETTLE_SECONDS = 5.0
-_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def free_port() -> int:
@@ -25,21 +25,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def proportional_mb(pid: int) -> float:
-    """Proportional set size of one process in MB."""
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) / 1024
-    return 0.0
-
-
-def cpu_seconds(pid: int) -> float:
-    """Processor time used so far."""
-    text = Path(f"/proc/{pid}/stat").read_text()
-    fields = text[text.rindex(")") + 2 :].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
 def name_of(process: psutil.Process) -> str:

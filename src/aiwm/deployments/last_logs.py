@@ -9,7 +9,7 @@ from aiwm.infra.store.port import Index, Store, Where
 from aiwm.infra.store.records import Records, StoredRecord
 from aiwm.kit.clock import Clock
 from aiwm.protocol.base import Timestamp
-from aiwm.protocol.errors import AiwmError
+from aiwm.protocol.errors import Conflict
 from aiwm.protocol.node_channel import DeploymentLogs
 
 REPLICA_LOGS = "replicaLogs"
@@ -70,9 +70,7 @@ class LastLogs:
     async def _write(self, record: ReplicaLog) -> None:
         try:
             await self._records.insert(record)
-        except AiwmError as error:
-            if error.code != "DUPLICATE":
-                raise
+        except Conflict:
             await self._records.update(record.id, lambda kept: _newer(kept, record))
 
     async def of(self, replica_id: str) -> ReplicaLog | None:
