@@ -1,11 +1,9 @@
 """A driver of NVIDIA's for tests: compiled from C once, and told by a text file which GPUs there are."""
 
-import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
+from tests import compiled
 
 SOURCE = Path(__file__).parent / "faults" / "fake_nvml.c"
 
@@ -29,9 +27,5 @@ class FakeDriver:
 
 def build(folder: Path, *flags: str) -> Path:
     """Compiles the library into `folder`; skips where there is no compiler."""
-    if (compiler := shutil.which("gcc")) is None:
-        pytest.skip("no gcc: apt-get install gcc libc6-dev")
-    folder.mkdir(parents=True, exist_ok=True)
-    command = [compiler, "-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror", *flags]
-    subprocess.run([*command, "-o", str(folder / "libnvidia-ml.so.1"), str(SOURCE)], check=True)
+    compiled.shared_library(SOURCE, folder / "libnvidia-ml.so.1", *flags)
     return folder

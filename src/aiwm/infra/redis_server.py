@@ -10,7 +10,8 @@ from pathlib import Path
 
 from aiwm.kit.settings import SettingsError
 
-# BullMQ needs noeviction; appendonly so that a job that was accepted survives the death of any process.
+# BullMQ needs noeviction; appendonly so that a job that was accepted survives the death of any process, and always
+# because everysec acknowledges before it writes whenever the disk is slow.
 _CONFIG = """\
 bind 127.0.0.1
 port {port}
@@ -21,7 +22,7 @@ daemonize no
 databases 1
 save ""
 appendonly yes
-appendfsync everysec
+appendfsync always
 maxmemory-policy noeviction
 tcp-backlog 128
 """
