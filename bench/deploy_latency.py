@@ -16,7 +16,7 @@ from pathlib import Path
 
 from aiwm.daemon.engines.base import EnginePlan
 from aiwm.daemon.launchers.fake import FakeLauncher
-from aiwm.daemon.launchers.port import Running
+from aiwm.daemon.launchers.port import NO_LIMITS, Room, Running
 from aiwm.testing.road import ready_model
 from aiwm.testing.world import eventually, open_world
 
@@ -28,9 +28,9 @@ class TimedLauncher(FakeLauncher):
         super().__init__()
         self.started: list[float] = []
 
-    async def start(self, folder: Path, plan: EnginePlan) -> Running:
+    async def start(self, folder: Path, plan: EnginePlan, room: Room = NO_LIMITS) -> Running:
         self.started.append(time.perf_counter())
-        return await super().start(folder, plan)
+        return await super().start(folder, plan, room)
 
 
 def _more_than(starts: list[float], number: int) -> bool:

@@ -13,13 +13,13 @@ import socketio
 from aiohttp import web
 
 from aiwm.daemon.daemon import Daemon
-from aiwm.daemon.engines.base import Address, EnginePlan, Ports
+from aiwm.daemon.engines.base import Address, EnginePlan, Ports, Trial, Verdict
 from aiwm.daemon.replicas import Policy
 from aiwm.kit.clock import SystemClock, iso
 from aiwm.kit.ids import new_id
 from aiwm.kit.settings import Settings
 from aiwm.protocol import node_channel as channel
-from aiwm.protocol.node_channel import Artifact, ArtifactFile, DeployCommand
+from aiwm.protocol.node_channel import Artifact, ArtifactFile, DeployCommand, EngineNumbers
 from aiwm.protocol.states import EngineName
 
 TOKEN = "node-token-of-the-test"
@@ -234,6 +234,12 @@ class TinyEngine:
             environment={"PATH": "/usr/bin:/bin", **order.environment_variables},
             ready=(f"http://{address.local}:{ports.http}/ready",),
         )
+
+    async def try_out(self, order: DeployCommand, base: str) -> Trial:
+        return Trial(Verdict.UNTRIED)
+
+    def numbers(self, page: str) -> EngineNumbers:
+        return EngineNumbers()
 
     def explain(self, log: str) -> str | None:
         lines = [line for line in log.splitlines() if "Error" in line]

@@ -13,7 +13,7 @@ from aiohttp import web
 from aiwm.daemon.daemon import Daemon
 from aiwm.daemon.engines.base import Address, EnginePlan, Ports
 from aiwm.daemon.launchers.fake import FakeEngine, FakeLauncher
-from aiwm.daemon.launchers.port import Running
+from aiwm.daemon.launchers.port import NO_LIMITS, Room, Running
 from aiwm.infra.bus.memory import Exchange, MemoryBus
 from aiwm.infra.bus.port import Hear, Message
 from aiwm.protocol.errors import Unavailable
@@ -166,13 +166,13 @@ class SpeakingLauncher(FakeLauncher):
         self.engines = {name: _SpeakingEngine() for name in EngineName}
         self._runners: dict[Path, web.AppRunner] = {}
 
-    async def start(self, folder: Path, plan: EnginePlan) -> Running:
+    async def start(self, folder: Path, plan: EnginePlan, room: Room = NO_LIMITS) -> Running:
         app = web.Application()
         app.router.add_route("*", "/{path:.*}", _answer)
         runner = self._runners[folder] = web.AppRunner(app)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", int(plan.argv[1])).start()
-        return await super().start(folder, plan)
+        return await super().start(folder, plan, room)
 
     async def stop(self, folder: Path, grace: float) -> None:
         runner = self._runners.pop(folder, None)
@@ -180,7 +180,7 @@ class SpeakingLauncher(FakeLauncher):
             await runner.cleanup()
         await super().stop(folder, grace)
 
-    def logs(self, folder: Path, *, tail: int, offset: int | None) -> LogsResult:
+    async def logs(self, folder: Path, *, tail: int, offset: int | None) -> LogsResult:
         return LogsResult(text="a line\n", next_offset=7)
 
     async def close(self) -> None:

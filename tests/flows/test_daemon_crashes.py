@@ -15,7 +15,7 @@ from tests.daemon_support import QUICK, Controller, controller, order, running, 
 from aiwm.daemon.daemon import Daemon
 from aiwm.daemon.engines.base import Address, EnginePlan, Ports
 from aiwm.daemon.launchers.fake import FakeLauncher
-from aiwm.daemon.launchers.port import Running
+from aiwm.daemon.launchers.port import NO_LIMITS, Room, Running
 from aiwm.daemon.ports import choose_ports
 from aiwm.kit.clock import SystemClock
 from aiwm.protocol import node_channel as channel
@@ -36,11 +36,11 @@ class FullDisk(FakeLauncher):
 
     full = False
 
-    async def start(self, folder: Path, plan: EnginePlan) -> Running:
+    async def start(self, folder: Path, plan: EnginePlan, room: Room = NO_LIMITS) -> Running:
         if self.full:
             self.starts += 1
             raise OSError(errno.ENOSPC, "No space left on device")
-        return await super().start(folder, plan)
+        return await super().start(folder, plan, room)
 
 
 def folder_of(data_dir: Path) -> Path:

@@ -137,6 +137,8 @@ class Daemon:
         if self._lifeline is not None:
             asyncio.get_running_loop().add_reader(self._lifeline, self.stop)
         async with self._tasks:
+            await self._launcher.open()
+            self._tasks.spawn("launcher", self._launcher.follow())
             self._supervisor.resume()
             self._tasks.spawn("link", self._link.run())
             self._tasks.spawn("upkeep", self._supervisor.upkeep())
@@ -165,7 +167,7 @@ class Daemon:
         # From here on nothing is waited for: what runs is said as it is when the message goes out.
         return facts.model_copy(
             update={
-                "launchers": [self._launcher.name],
+                "launchers": list(self._launcher.names),
                 "engines": self._engines(),
                 "conditions": self._conditions(),
                 "daemon_version": __version__,
@@ -183,7 +185,15 @@ class Daemon:
         """All that this node judges itself; of each type one, and none of what is well."""
         engines = old_software((each.name, each.version) for each in self._engines())
         watched = self._clock_watch.conditions(self._clock.monotonic())
-        return merged([*self._telemetry.conditions(), *self._supervisor.conditions(), *engines, *watched])
+        return merged(
+            [
+                *self._telemetry.conditions(),
+                *self._supervisor.conditions(),
+                *self._launcher.conditions(),
+                *engines,
+                *watched,
+            ]
+        )
 
     def _set_intervals(self, controller: channel.ControllerInfo) -> None:
         self._suppression.begin()
@@ -232,7 +242,7 @@ class Daemon:
 
     async def _logs(self, data: dict[str, object]) -> dict[str, object]:
         command = channel.LogsCommand.model_validate(data)
-        return (await asyncio.to_thread(self._supervisor.logs, command)).to_wire()
+        return (await self._supervisor.logs(command)).to_wire()
 
     async def _health_check(self, data: dict[str, object]) -> dict[str, object]:
         command = channel.HealthCheckCommand.model_validate(data)

@@ -44,6 +44,7 @@ class ReplicaRecord(Wire):
     endpoint: str | None = None
     port: int | None = None
     probes: list[str] = Field(default_factory=list)
+    metrics: str | None = None
     grace_seconds: float | None = None
     correlation_id: str | None = None
 

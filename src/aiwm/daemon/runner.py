@@ -9,12 +9,14 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 
 from aiwm.daemon.artifacts import Artifacts
 from aiwm.daemon.disk import disk_errors
 from aiwm.daemon.engines.base import Address, Engine, Ports
 from aiwm.daemon.keeper import boot_id
-from aiwm.daemon.launchers.port import Ended, Launcher, Running
+from aiwm.daemon.launchers.port import Ended, Launcher, Room, Running
 from aiwm.daemon.ledger import Ledger
 from aiwm.daemon.ports import ChoosePorts, choose_ports
 from aiwm.daemon.replicas import (
@@ -39,6 +41,7 @@ from aiwm.protocol.states import ReplicaState
 log = logging.getLogger(__name__)
 
 _PORT_ATTEMPTS = 3
+_END_AGAIN_SECONDS = 2.0
 
 Settled = asyncio.Future[dict[str, object]]
 Tell = Callable[[DeploymentStatusReport | ModelProgress | DeploymentLogs], Awaitable[None]]
@@ -63,8 +66,7 @@ class Runner:
 
     async def deploy(self, record: ReplicaRecord, settled: Settled) -> None:
         """From nothing to a serving engine, and on: returns only when the replica has failed for good."""
-        folder = self.ledger.folder(record.replica_id)
-        await self.launcher.stop(folder, self.policy.grace)
+        await self._end(record, self.policy.grace)
         try:
             await asyncio.to_thread(self.ledger.clear, record.replica_id)
         except AiwmError as error:
@@ -93,7 +95,7 @@ class Runner:
         """Ends the engine and forgets the replica. No deploy up to `generation` brings it back."""
         await self._move(record, ReplicaState.STOPPING, "stopping")
         grace = self.policy.grace if record.grace_seconds is None else record.grace_seconds
-        await self.launcher.stop(self.ledger.folder(record.replica_id), grace)
+        await self._end(record, grace)
         try:
             self.ledger.bury(record.replica_id, generation)
         except AiwmError as error:
@@ -104,9 +106,20 @@ class Runner:
         await asyncio.to_thread(self.ledger.forget, record.replica_id)
         self.ledger.catch_up()
 
+    async def _end(self, record: ReplicaRecord, grace: float) -> None:
+        """Ends the engine, however long what runs it is away: nothing is called ended that may still run."""
+        while True:
+            try:
+                await self.launcher.stop(self.ledger.folder(record.replica_id), grace)
+            except Unavailable as error:
+                await self._move(record, record.state, f"{error.message}; it is tried until it works")
+                await self.clock.sleep(_END_AGAIN_SECONDS)
+            else:
+                return
+
     async def send_logs(self, record: ReplicaRecord, reason: str) -> None:
         """Sends the last lines of an engine that ended: they are the reason people look for, also without the node."""
-        output = self.launcher.output(self.ledger.folder(record.replica_id))
+        output = await self.launcher.output(self.ledger.folder(record.replica_id))
         report = DeploymentLogs(
             deployment_id=record.order.deployment_id,
             replica_id=record.replica_id,
@@ -135,7 +148,7 @@ class Runner:
 
     async def _fail(self, record: ReplicaRecord, settled: Settled, error: AiwmError) -> None:
         """A failed replica runs nothing; its folder stays, for its logs."""
-        await self.launcher.stop(self.ledger.folder(record.replica_id), self.policy.grace)
+        await self._end(record, self.policy.grace)
         record.endpoint, record.health, record.restart_due = None, None, None
         await self._move(record, ReplicaState.FAILED, error.message)
         if not settled.done():
@@ -155,7 +168,7 @@ class Runner:
 
     async def _until_ready(self, record: ReplicaRecord) -> Ended | None:
         """None once the engine serves; a lost race for a port is run again with other ports."""
-        engine = self.launcher.engines.get(record.order.engine)
+        engine = self.launcher.engine(record.order)
         if engine is None:
             raise Invalid(f"cannot run {record.order.engine}: this node no longer has it", code="COMMAND_INVALID")
         folder = self.ledger.folder(record.replica_id)
@@ -163,7 +176,7 @@ class Runner:
             if not isinstance(self.launcher.status(folder), Running):
                 await self._start(record, engine)
             failure = await self._wait_ready(record)
-            if failure is None or not engine.port_taken(self.launcher.output(folder)):
+            if failure is None or not engine.port_taken(await self.launcher.output(folder)):
                 return failure
             log.warning("replica %s lost port %s to another program", record.replica_id, record.port)
         return Ended(f"could not listen: port {record.port} is already taken on the node")
@@ -171,17 +184,18 @@ class Runner:
     async def _start(self, record: ReplicaRecord, engine: Engine) -> None:
         order, folder = record.order, self.ledger.folder(record.replica_id)
         artifact = await self.artifacts.fetch(order.artifact, self._progress(record))
-        ports = self._free_ports()
+        ports, seen = self._free_ports(), self._seen(order)
         workspace = folder / "workspace"
         with disk_errors(f"cannot start {order.engine}"):
-            plan = await asyncio.to_thread(engine.prepare, self._seen(order), artifact, workspace, ports, self.address)
-        record.port, record.probes = ports.http, list(plan.ready)
+            plan = await asyncio.to_thread(engine.prepare, seen, artifact, workspace, ports, self.address)
+        await self.launcher.provide(plan, partial(self._move, record, ReplicaState.PREPARING))
+        record.port, record.probes, record.metrics = ports.http, list(plan.ready), plan.metrics
         record.endpoint = f"http://{self.advertise_host or self.address.local}:{ports.http}"
         record.restart_due = None
         await self._move(record, ReplicaState.STARTING, f"starting {order.engine}")
         with disk_errors(f"cannot start {order.engine}"):
             self.ledger.copy(record)
-            running = await self.launcher.start(folder, plan)
+            running = await self.launcher.start(folder, plan, _room(seen, artifact, workspace))
         log.info("started %s for replica %s, pid %s", order.engine, record.replica_id, running.pid)
 
     def _free_ports(self) -> Ports:
@@ -205,7 +219,7 @@ class Runner:
             if not isinstance(status, Running):
                 return status or Ended("was never started")
             if self.clock.monotonic() >= deadline:
-                await self.launcher.stop(folder, self.policy.grace)
+                await self._end(record, self.policy.grace)
                 return Ended(f"did not become ready within {self.policy.start_timeout:.0f} s")
             await self.clock.sleep(0.1)
         return None
@@ -247,7 +261,7 @@ class Runner:
             record.last_end = shorten(ended.reason)
             await self._move(record, ReplicaState.STARTING, f"the engine {ended.reason}; starting it again at once")
             return
-        reason = self._explain(record, ended)
+        reason = await self._explain(record, ended)
         step, record.failures = after_end(served=served, failures=record.failures, policy=self.policy)
         record.last_end, record.logs_due = shorten(reason), True
         await self.send_logs(record, reason)
@@ -273,9 +287,9 @@ class Runner:
     def _now(self) -> Moment:
         return Moment(boot_id=self.boot, at=self.clock.monotonic())
 
-    def _explain(self, record: ReplicaRecord, ended: Ended) -> str:
-        engine = self.launcher.engines.get(record.order.engine)
-        output = self.launcher.output(self.ledger.folder(record.replica_id))
+    async def _explain(self, record: ReplicaRecord, ended: Ended) -> str:
+        engine = self.launcher.engine(record.order)
+        output = await self.launcher.output(self.ledger.folder(record.replica_id))
         own = engine.explain(output) if engine is not None else None
         return f"{ended.reason}: {own}" if own else ended.reason
 
@@ -311,3 +325,13 @@ class Runner:
         except AiwmError as error:
             # What the engine does is in its keeper's hands; a later daemon reads an older step and looks for itself.
             log.warning("%s", error.message)
+
+
+def _room(order: DeployCommand, artifact: Path, workspace: Path) -> Room:
+    return Room(
+        name=order.container_id,
+        gpus=tuple(order.gpu_device_ids),
+        ram=order.resources.ram,
+        cpu_cores=order.resources.cpu_cores,
+        folders=(artifact, workspace),
+    )

@@ -147,9 +147,10 @@ class Supervisor:
                 f"cannot deploy {order.deployment_name}: this node has {MOST_REPLICAS} replicas, the most it takes",
                 code="RESOURCE_EXHAUSTED",
             )
-        if order.engine not in self._runner.launcher.engines:
+        if self._runner.launcher.engine(order) is None:
+            how = f" in image {order.image}" if order.image else ""
             raise Invalid(
-                f"cannot deploy {order.deployment_name}: this node cannot run engine {order.engine}",
+                f"cannot deploy {order.deployment_name}: this node cannot run engine {order.engine}{how}",
                 code="COMMAND_INVALID",
             )
         if missing := sorted(set(order.gpu_device_ids) - self._gpus()):
@@ -200,7 +201,7 @@ class Supervisor:
             )
         )
 
-    def logs(self, command: LogsCommand) -> LogsResult:
+    async def logs(self, command: LogsCommand) -> LogsResult:
         """An engine's output, also of one that failed. Raises `Conflict` for a replica that is not here."""
         if command.replica_id not in self._records:
             raise Conflict(
@@ -208,7 +209,7 @@ class Supervisor:
                 code="DEPLOYMENT_NOT_RUNNING",
             )
         folder = self._runner.ledger.folder(command.replica_id)
-        return self._runner.launcher.logs(folder, tail=command.tail, offset=command.offset)
+        return await self._runner.launcher.logs(folder, tail=command.tail, offset=command.offset)
 
     async def end_engines(self, grace: float) -> None:
         """Ends every engine without changing what is recorded: the next start brings them back."""

@@ -104,6 +104,7 @@ class ReplicaReport(Wire):
     message: Text | None = None
 
 
+Seconds = Annotated[float, Field(ge=0, le=2**53)]
 Conditions = Annotated[list[ConditionReport], Field(max_length=64)]
 
 
@@ -162,6 +163,26 @@ class Heartbeat(Wire):
     conditions: Conditions | None = None
 
 
+class EngineNumbers(Wire):
+    """What an engine counts, under names common to all engines; None for what it does not tell.
+
+    Since the engine's start: `requests` answered, `failures` among them, tokens read and written, `...Seconds` summed
+    over `...Count` requests. Now: requests `running` and `queued`, and how much of its cache is used, in percent.
+    """
+
+    requests: Count | None = None
+    failures: Count | None = None
+    prompt_tokens: Count | None = None
+    generated_tokens: Count | None = None
+    running: Count | None = None
+    queued: Count | None = None
+    cache_used: Percent | None = None
+    first_token_seconds: Seconds | None = None
+    first_token_count: Count | None = None
+    request_seconds: Seconds | None = None
+    request_count: Count | None = None
+
+
 class ReplicaUsage(Wire):
     """What one replica uses: processor time in percent of one core (so above 100 on several), memory in MiB."""
 
@@ -169,6 +190,7 @@ class ReplicaUsage(Wire):
     cpu_utilization: Annotated[float, Field(ge=0, le=10_000_000)] | None = None
     ram_used: MiB | None = None
     gpu_memory_used: MiB | None = None
+    engine: EngineNumbers | None = None
 
 
 class Metrics(Wire):

@@ -1,3 +1,4 @@
+# ruff: noqa: ARG002
 """NVIDIA Triton Inference Server."""
 
 import os
@@ -6,10 +7,10 @@ import shutil
 from pathlib import Path
 from urllib.parse import quote
 
-from aiwm.daemon.engines.base import Address, EnginePlan, Ports
+from aiwm.daemon.engines.base import Address, EnginePlan, Listen, Ports, Trial, Verdict
 from aiwm.daemon.engines.triton_install import find_version, open_install
 from aiwm.daemon.engines.triton_repository import lay_out
-from aiwm.protocol.node_channel import DeployCommand
+from aiwm.protocol.node_channel import DeployCommand, EngineNumbers
 from aiwm.protocol.resources.deployments import served_name
 
 _EXIT_SECONDS = 25
@@ -57,18 +58,20 @@ class TritonEngine:
             f"--backend-config=python,shm-region-prefix-name={region}",
             *order.engine_args,
         ]
-        environment = {
-            **order.environment_variables,
-            **install.environment,
-            "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-            "CUDA_VISIBLE_DEVICES": ",".join(order.gpu_device_ids),
-        }
         return EnginePlan(
             argv=tuple(argv),
-            environment=environment,
+            environment={**order.environment_variables, **install.environment},
             ready=(f"{local}/health/ready", f"{local}/models/{quote(name, safe='')}/ready"),
+            listens=(Listen(ports.http, abroad=True), Listen(ports.grpc), Listen(ports.metrics)),
+            metrics=f"http://127.0.0.1:{ports.metrics}/metrics",
             scratch=(f"/dev/shm/{region}*",),  # noqa: S108 - where Triton keeps its shared memory
         )
+
+    async def try_out(self, order: DeployCommand, base: str) -> Trial:
+        return Trial(Verdict.UNTRIED, "Triton's models say too little of what they take")
+
+    def numbers(self, page: str) -> EngineNumbers:
+        return EngineNumbers()
 
     def explain(self, log: str) -> str | None:
         """Triton's own line: why a model did not load, else why the server did not start, else its last error."""

@@ -3,12 +3,13 @@
 
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from aiwm.daemon.engines.base import Address, Engine, EnginePlan, Ports
-from aiwm.daemon.launchers.port import Ended, Running
-from aiwm.protocol.node_channel import DeployCommand, LogsResult
+from aiwm.daemon.engines.base import Address, Engine, EnginePlan, Ports, Trial, Verdict
+from aiwm.daemon.launchers.port import NO_LIMITS, Ended, Room, Running, Tell
+from aiwm.protocol.node_channel import DeployCommand, EngineNumbers, LogsResult
+from aiwm.protocol.resources.nodes import ConditionReport
 from aiwm.protocol.states import EngineName
 
 _REMEMBERED = 1000
@@ -25,6 +26,12 @@ class FakeEngine:
     ) -> EnginePlan:
         return EnginePlan(argv=(order.engine,), environment={}, ready=())
 
+    async def try_out(self, order: DeployCommand, base: str) -> Trial:
+        return Trial(Verdict.WORKED)
+
+    def numbers(self, page: str) -> EngineNumbers:
+        return EngineNumbers()
+
     def explain(self, log: str) -> str | None:
         return None
 
@@ -39,7 +46,7 @@ class FakeLauncher:
     wrote.
     """
 
-    name = "fake"
+    names: Sequence[str] = ("fake",)
 
     def __init__(self) -> None:
         self.engines: Mapping[EngineName, Engine] = {name: FakeEngine() for name in EngineName}
@@ -49,7 +56,22 @@ class FakeLauncher:
         self.answering = True
         self.written = ""
 
-    async def start(self, folder: Path, plan: EnginePlan) -> Running:
+    def engine(self, order: DeployCommand) -> Engine | None:
+        return self.engines.get(order.engine)
+
+    async def open(self) -> None:
+        """There is nothing to learn."""
+
+    async def follow(self) -> None:
+        """Nothing happens but what tests do."""
+
+    def conditions(self) -> list[ConditionReport]:
+        return []
+
+    async def provide(self, plan: EnginePlan, tell: Tell) -> None:
+        """A fake needs nothing."""
+
+    async def start(self, folder: Path, plan: EnginePlan, room: Room = NO_LIMITS) -> Running:
         self.starts += 1
         self.latest_starts.append(time.monotonic())
         # No process has this pid: a fake engine's usage must not be that of some program here.
@@ -66,10 +88,10 @@ class FakeLauncher:
     async def stop(self, folder: Path, grace: float) -> None:
         self.seen.pop(folder, None)
 
-    def logs(self, folder: Path, *, tail: int, offset: int | None) -> LogsResult:
+    async def logs(self, folder: Path, *, tail: int, offset: int | None) -> LogsResult:
         return LogsResult(text="", next_offset=0)
 
-    def output(self, folder: Path) -> str:
+    async def output(self, folder: Path) -> str:
         return self.written
 
     def crash(self, folder: Path, reason: str = "ended with code 1") -> None:

@@ -1,21 +1,28 @@
 """The port behind which engines run: as processes, as containers, or not at all."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from aiwm.daemon.engines.base import Engine, EnginePlan
-from aiwm.protocol.node_channel import LogsResult
+from aiwm.protocol.node_channel import DeployCommand, LogsResult
+from aiwm.protocol.resources.nodes import ConditionReport
 from aiwm.protocol.states import EngineName
+
+Tell = Callable[[str], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """An engine that runs: the same one as long as `pid` and `start_time` are the same."""
+    """An engine that runs: the same one as long as `pid` and `start_time` are the same.
+
+    `note` is what people should know of it besides, like that somebody paused it.
+    """
 
     pid: int
     start_time: int
+    note: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +33,57 @@ class Ended:
     requested: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What one replica is given of the machine. Memory in MiB, processors in cores; None is without a limit.
+
+    `gpus` are the devices it sees, and no others, by the names CUDA knows them under; `folders` it may read.
+    """
+
+    name: str = ""
+    gpus: tuple[str, ...] = ()
+    ram: int | None = None
+    cpu_cores: float | None = None
+    folders: tuple[Path, ...] = ()
+
+
+NO_LIMITS = Room()
+
+
 class Launcher(Protocol):
     """Runs at most one engine per folder, and knows it again from that folder alone."""
 
-    name: str
-    engines: Mapping[EngineName, Engine]
+    @property
+    def names(self) -> Sequence[str]:
+        """In which ways it runs engines: `process`, `docker`."""
+        ...
 
-    async def start(self, folder: Path, plan: EnginePlan) -> Running:
+    @property
+    def engines(self) -> Mapping[EngineName, Engine]:
+        """What it can run now."""
+        ...
+
+    def engine(self, order: DeployCommand) -> Engine | None:
+        """The engine that runs this order; None when this machine has none for it."""
+        ...
+
+    async def open(self) -> None:
+        """Learns what runs already, as far as that can be learned now; before anything else."""
+        ...
+
+    async def follow(self) -> None:
+        """Keeps what `status` says true, until cancelled or when nothing is to be done for that."""
+        ...
+
+    def conditions(self) -> list[ConditionReport]:
+        """What people should know of what engines run on."""
+        ...
+
+    async def provide(self, plan: EnginePlan, tell: Tell) -> None:
+        """Fetches what a start needs and this machine lacks, and tells how far that is. Raises `AiwmError`."""
+        ...
+
+    async def start(self, folder: Path, plan: EnginePlan, room: Room = NO_LIMITS) -> Running:
         """Starts `plan`; `AiwmError` with `CONTAINER_START_FAILED` when nothing could be started."""
         ...
 
@@ -45,13 +96,16 @@ class Launcher(Protocol):
         ...
 
     async def stop(self, folder: Path, grace: float) -> None:
-        """Ends the engine, by force after `grace` seconds; nothing of it runs afterwards."""
+        """Ends the engine, by force after `grace` seconds; nothing of it runs afterwards.
+
+        Raises `Unavailable` when that cannot be made sure of now.
+        """
         ...
 
-    def output(self, folder: Path) -> str:
+    async def output(self, folder: Path) -> str:
         """The last of what the engine wrote since it was started."""
         ...
 
-    def logs(self, folder: Path, *, tail: int, offset: int | None) -> LogsResult:
-        """The last `tail` lines, or what comes after `offset` bytes."""
+    async def logs(self, folder: Path, *, tail: int, offset: int | None) -> LogsResult:
+        """The last `tail` lines, or what comes after `offset`, which is an earlier answer's `next_offset`."""
         ...

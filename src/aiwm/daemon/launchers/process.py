@@ -8,11 +8,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import psutil
 from yarl import URL
 
@@ -20,9 +19,11 @@ from aiwm.daemon import keeper
 from aiwm.daemon.enginelog import last_output, read_log
 from aiwm.daemon.engines.base import Engine, EnginePlan
 from aiwm.daemon.launchers.identity import MARK, SPEC, end_leftovers, held, lives, state_of, written_state
-from aiwm.daemon.launchers.port import Ended, Running
+from aiwm.daemon.launchers.port import NO_LIMITS, Ended, Room, Running, Tell
+from aiwm.daemon.launchers.probe import all_answer
 from aiwm.protocol.errors import AiwmError, Unavailable
-from aiwm.protocol.node_channel import LogsResult
+from aiwm.protocol.node_channel import DeployCommand, LogsResult
+from aiwm.protocol.resources.nodes import ConditionReport
 from aiwm.protocol.states import EngineName
 
 LOG_BYTES = 10 * 2**20
@@ -30,8 +31,8 @@ LOG_FILES = 3
 _START_SECONDS = 15.0
 _START_ATTEMPTS = 2
 _FORCE_SECONDS = 10.0
-_PROBE_TIMEOUT = aiohttp.ClientTimeout(total=5)
 _WRITTEN_SECONDS = 2.0
+_BASE = {"LANG": "C.UTF-8"}
 
 
 class ProcessLauncher:
@@ -42,7 +43,7 @@ class ProcessLauncher:
     `lifeline` is the read end of a pipe; engines end when its last writer is gone. Without it they outlive everybody.
     """
 
-    name = "process"
+    names: Sequence[str] = ("process",)
 
     def __init__(
         self,
@@ -57,12 +58,27 @@ class ProcessLauncher:
         self._log_bytes, self._log_files = log_bytes, log_files
         self._keepers: dict[Path, int] = {}
 
-    async def start(self, folder: Path, plan: EnginePlan) -> Running:
+    def engine(self, order: DeployCommand) -> Engine | None:
+        return None if order.image else self.engines.get(order.engine)
+
+    async def open(self) -> None:
+        """What runs is on disk and in /proc, where `status` looks each time."""
+
+    async def follow(self) -> None:
+        """As for `open`."""
+
+    def conditions(self) -> list[ConditionReport]:
+        return []
+
+    async def provide(self, plan: EnginePlan, tell: Tell) -> None:
+        """Everything a process needs is here."""
+
+    async def start(self, folder: Path, plan: EnginePlan, room: Room = NO_LIMITS) -> Running:
         workdir = folder / "work"
         workdir.mkdir(parents=True, exist_ok=True)
         spec = {
             "argv": list(plan.argv),
-            "env": {"HOME": str(workdir), "LANG": "C.UTF-8", **plan.environment, MARK: str(folder)},
+            "env": {**_BASE, "HOME": str(workdir), **plan.environment, **_devices(room), MARK: str(folder)},
             "cwd": str(workdir),
             "folder": str(folder),
             "scratch": list(plan.scratch),
@@ -153,14 +169,8 @@ class ProcessLauncher:
         return not ended
 
     async def ready(self, folder: Path, probes: tuple[str, ...]) -> bool:
-        async with aiohttp.ClientSession(timeout=_PROBE_TIMEOUT) as session:
-            for url in probes:
-                try:
-                    async with session.get(url) as answer:
-                        if answer.status != 200:
-                            return False
-                except (aiohttp.ClientError, TimeoutError):
-                    return False
+        if not await all_answer(probes):
+            return False
         status = self.status(folder)
         return isinstance(status, Running) and all(_listens(status.pid, URL(url).port) for url in probes)
 
@@ -195,11 +205,16 @@ class ProcessLauncher:
             await asyncio.sleep(0.05)
         return True
 
-    def output(self, folder: Path) -> str:
-        return last_output(folder)
+    async def output(self, folder: Path) -> str:
+        return await asyncio.to_thread(last_output, folder)
 
-    def logs(self, folder: Path, *, tail: int, offset: int | None) -> LogsResult:
-        return read_log(folder, tail=tail, offset=offset)
+    async def logs(self, folder: Path, *, tail: int, offset: int | None) -> LogsResult:
+        return await asyncio.to_thread(read_log, folder, tail=tail, offset=offset)
+
+
+def _devices(room: Room) -> dict[str, str]:
+    """Exactly the replica's GPUs, none when it has none, numbered as the driver numbers them."""
+    return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(room.gpus)}
 
 
 def _scratch(folder: Path) -> list[str]:
