@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from aiwm.protocol.errors import Invalid
 
-_LONGEST_TEXT = 2**20
+_MOST_TEXT = 2**20
 
 
 def unusable(reason: str) -> Invalid:
@@ -23,6 +23,8 @@ class Files:
         self.root = root
         self.paths = sorted(paths)
         self._known = frozenset(self.paths)
+        self._texts: dict[PurePosixPath, str] = {}
+        self._room = _MOST_TEXT
 
     def __contains__(self, path: PurePosixPath) -> bool:
         return path in self._known
@@ -40,10 +42,15 @@ class Files:
         return sorted({folder / path.parts[0] for path in self.below(folder) if len(path.parts) > 1})
 
     def text(self, path: PurePosixPath) -> str:
-        """A configuration's text. Raises `Invalid` for one too long to be a configuration."""
-        if (self.root / path).stat().st_size > _LONGEST_TEXT:
-            raise unusable(f"{path} is longer than {_LONGEST_TEXT} bytes; upload a text file of Triton's settings")
-        return (self.root / path).read_text(errors="replace")
+        """A configuration's text. Raises `Invalid` when they are too long together to be configurations."""
+        if path not in self._texts:
+            self._room -= (self.root / path).stat().st_size
+            if self._room < 0:
+                raise unusable(
+                    f"with {path} its configurations have more than {_MOST_TEXT} bytes; leave out what is no setting"
+                )
+            self._texts[path] = (self.root / path).read_text(errors="replace")
+        return self._texts[path]
 
     def start(self, path: PurePosixPath, size: int) -> bytes:
         """At most the first `size` bytes."""

@@ -77,9 +77,10 @@ def find(files: Files, folder: PurePosixPath, framework: str, config: str | None
     None when there is none, or when the configuration says by itself which file is read and how. Raises `Invalid`
     when there are several.
     """
-    named = setting(config or "", "backend") or setting(config or "", "platform")
-    if setting(config or "", "default_model_filename"):
+    text = config or ""
+    if setting(text, "default_model_filename"):
         return None
+    named = setting(text, "backend") or setting(text, "platform")
     found = _all(files, folder)
     if named:
         found = {kind: paths for kind, paths in found.items() if named in kind.value.hints}

@@ -110,5 +110,5 @@ def _checked(layout: Layout) -> Layout:
     for place in layout:
         for parent in place.parents:
             if parent in layout:
-                raise unusable(f"{layout[parent]} would be a file where {layout[place]} needs a folder; rename it")
+                raise unusable(f"{layout[parent]} stands where Triton needs the folder {parent}; rename it")
     return layout
