@@ -14,6 +14,7 @@ from aiwm.daemon.engines.triton import TritonEngine
 from aiwm.daemon.engines.triton_install import find_binary
 from aiwm.daemon.floors import merged, old_software
 from aiwm.daemon.join import Joiner
+from aiwm.daemon.launchers.limits import systemd_run
 from aiwm.daemon.launchers.port import Launcher
 from aiwm.daemon.launchers.process import ProcessLauncher
 from aiwm.daemon.ledger import Ledger
@@ -47,7 +48,7 @@ def process_launcher(settings: Settings, lifeline: int | None = None) -> Process
     engines: dict[EngineName, Engine] = {}
     if (binary := find_binary(settings.triton_server)) is not None:
         engines[EngineName.TRITON] = TritonEngine(binary, node_dir(settings) / "triton")
-    return ProcessLauncher(engines, lifeline=lifeline)
+    return ProcessLauncher(engines, lifeline=lifeline, systemd_run=systemd_run())
 
 
 def node_dir(settings: Settings) -> Path:

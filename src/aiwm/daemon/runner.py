@@ -209,7 +209,8 @@ class Runner:
 
     def _seen(self, order: DeployCommand) -> DeployCommand:
         """The order with its GPUs under the names that the engine must use for them."""
-        return order.model_copy(update={"gpu_device_ids": [self.cuda_name(each) for each in order.gpu_device_ids]})
+        names = [self.cuda_name(each) for each in order.gpu_device_ids]
+        return order.model_copy(update={"gpu_device_id": ",".join(names), "gpu_device_ids": names})
 
     async def _wait_ready(self, record: ReplicaRecord) -> Ended | None:
         folder = self.ledger.folder(record.replica_id)
