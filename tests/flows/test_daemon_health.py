@@ -196,3 +196,24 @@ async def test_a_daemon_that_comes_back_knows_that_a_trial_had_failed(tmp_path: 
             (replica,) = one.of("node.register")[1]["data"]["replicas"]
             assert (replica["state"], replica["health"]) == ("running", "degraded")
             await stopped(one)
+
+
+async def test_what_an_engine_counts_is_in_the_metrics_until_it_cannot_be_read(tmp_path: Path) -> None:
+    engine = TriedEngine(tmp_path)
+    engine.says(200, requests=5, queued=0)
+
+    def counted(one: Controller) -> object:
+        (usage,) = (one.of("telemetry.metrics") or [{"data": {"replicas": [{}]}}])[-1]["data"]["replicas"] or [{}]
+        return usage.get("engine")
+
+    async with controller() as one:
+        one.metrics_ms = 50
+        async with running(daemon_of(one, tmp_path, engine)):
+            await until(lambda: one.of("node.register"))
+            await one.result(await one.command("command.deploy", order().to_wire()))
+            await until(lambda: counted(one) == {"requests": 5, "queued": 0})
+            engine.says(200, requests=6, queued=0)
+            await until(lambda: counted(one) == {"requests": 6, "queued": 0})
+            os.truncate(engine.page, 0)
+            await until(lambda: counted(one) is None)
+            await stopped(one)

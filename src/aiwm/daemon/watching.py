@@ -35,6 +35,11 @@ class Watch:
     def __post_init__(self) -> None:
         self.memory = Memory(tried_at=self.clock.monotonic(), trouble=self.record.trouble)
 
+    @property
+    def counted(self) -> EngineNumbers | None:
+        """The numbers of the last look, if they could be read."""
+        return self.memory.numbers if self.memory.known else None
+
     async def ready(self) -> bool:
         """Whether the engine says that it serves."""
         return await self.launcher.ready(self.folder, tuple(self.record.probes))
@@ -62,13 +67,13 @@ class Watch:
     async def look(self) -> Judgement:
         """How the engine does now."""
         answer = await self.answer()
-        self.memory = seen(self.memory, Reading(self.clock.monotonic(), answer, await self.numbers()))
+        self.memory = seen(self.memory, Reading(self.clock.monotonic(), answer, await self._numbers()))
         if due(self.memory, self.clock.monotonic(), self.policy):
             trial = await self.try_out(self.policy.trial_seconds)
             self.memory = tried(self.memory, trial, self.clock.monotonic())
         return judge(self.memory, self.policy)
 
-    async def numbers(self) -> EngineNumbers | None:
+    async def _numbers(self) -> EngineNumbers | None:
         """What the engine counts; None when that cannot be read, which says nothing about how it does."""
         if self.engine is None or self.record.metrics is None:
             return None

@@ -1,15 +1,19 @@
 """Numbers are read as Prometheus's own library writes them."""
 
 import math
+from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from aiwm.daemon.engines.prometheus import samples
 
+PAGES = Path(__file__).parents[3] / "bench/pages"
 NAMES = ("a", "ab", "a:b", "other_total")
 VALUES = st.one_of(st.floats(), st.integers(-(2**60), 2**60).map(float))
 ROWS = st.lists(st.tuples(st.sampled_from(NAMES), st.text(), st.text(), VALUES), max_size=12)
@@ -59,3 +63,15 @@ def test_no_page_is_too_broken(page: str) -> None:
 
 def test_a_moment_behind_a_value_is_not_the_value() -> None:
     assert samples('a{x="}"} 2 1700000000\na 3 1700000000\nab 7\na NaN\na{x="y"} +Inf\n', ["a"]) == {"a": 5}
+
+
+@pytest.mark.parametrize("page", sorted(PAGES.glob("*.prom")), ids=lambda path: path.stem)
+def test_the_pages_of_real_engines_are_read_as_prometheus_reads_them(page: Path) -> None:
+    text, expected = page.read_text(), dict[str, float]()
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            # Prometheus's own reader appends what Triton's counters lack.
+            name = sample.name if f"\n{sample.name}" in text else sample.name.removesuffix("_total")
+            expected[name] = expected.get(name, 0.0) + sample.value
+    assert "nv_inference_request_success" in expected or "vllm:generation_tokens_total" in expected
+    assert samples(text, expected.keys()) == expected
