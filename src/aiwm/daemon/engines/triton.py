@@ -1,4 +1,3 @@
-# ruff: noqa: ARG002
 """NVIDIA Triton Inference Server."""
 
 import os
@@ -7,9 +6,11 @@ import shutil
 from pathlib import Path
 from urllib.parse import quote
 
-from aiwm.daemon.engines.base import Address, EnginePlan, Listen, Ports, Trial, Verdict
+from aiwm.daemon.engines.base import Address, EnginePlan, Listen, Ports, Trial
 from aiwm.daemon.engines.triton_install import find_version, open_install
+from aiwm.daemon.engines.triton_numbers import read_numbers
 from aiwm.daemon.engines.triton_repository import lay_out
+from aiwm.daemon.engines.triton_trial import try_model
 from aiwm.protocol.node_channel import DeployCommand, EngineNumbers
 from aiwm.protocol.resources.deployments import served_name
 
@@ -68,10 +69,10 @@ class TritonEngine:
         )
 
     async def try_out(self, order: DeployCommand, base: str) -> Trial:
-        return Trial(Verdict.UNTRIED, "Triton's models say too little of what they take")
+        return await try_model(base, served_name(order.deployment_name))
 
-    def numbers(self, page: str) -> EngineNumbers:
-        return EngineNumbers()
+    def numbers(self, order: DeployCommand, page: str) -> EngineNumbers:
+        return read_numbers(page, served_name(order.deployment_name))
 
     def explain(self, log: str) -> str | None:
         """Triton's own line: why a model did not load, else why the server did not start, else its last error."""
