@@ -36,7 +36,7 @@ class TritonEngine:
         repository = workspace / "repository"
         shutil.rmtree(repository, ignore_errors=True)
         name = served_name(order.deployment_name)
-        lay_out(artifact, repository, name)
+        lay_out(artifact, repository, name, order.artifact.framework, gpus=bool(order.gpu_device_ids))
         region = f"aiwm_{order.replica_id}_"
         local = f"http://{address.local}:{ports.http}/v2"
         backends = [f"--backend-directory={install.backends}"] if install.backends else []
