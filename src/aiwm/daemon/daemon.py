@@ -27,7 +27,7 @@ from aiwm.daemon.runner import Runner
 from aiwm.daemon.supervisor import Supervisor
 from aiwm.daemon.suppress import Suppression
 from aiwm.daemon.tally import Tally
-from aiwm.daemon.telemetry import SystemTelemetry, Telemetry, judge_health
+from aiwm.daemon.telemetry import SystemTelemetry, Telemetry, judge_health, with_engines
 from aiwm.kit.clock import Clock, SystemClock
 from aiwm.kit.ids import new_id
 from aiwm.kit.machine import machine_mark
@@ -226,7 +226,8 @@ class Daemon:
     async def _measure(self) -> None:
         while True:
             await self._clock.sleep(self._metrics_seconds)
-            metrics, now = await self._telemetry.read(self._supervisor.running()), self._clock.monotonic()
+            measured, now = await self._telemetry.read(self._supervisor.running()), self._clock.monotonic()
+            metrics = with_engines(measured, self._supervisor.numbers())
             if self._suppression.due(metrics, now) and await self._link.send(channel.METRICS, metrics):
                 self._suppression.sent(metrics, now)
 

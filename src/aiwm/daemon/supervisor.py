@@ -20,6 +20,7 @@ from aiwm.protocol.node_channel import (
     DeployCommand,
     DeploymentLogs,
     DeploymentStatusReport,
+    EngineNumbers,
     LogsCommand,
     LogsResult,
     ReplicaReport,
@@ -76,6 +77,11 @@ class Supervisor:
         launcher, ledger = self._runner.launcher, self._runner.ledger
         found = {replica_id: launcher.status(ledger.folder(replica_id)) for replica_id in self._records}
         return {replica_id: status for replica_id, status in found.items() if isinstance(status, Running)}
+
+    def numbers(self) -> dict[str, EngineNumbers]:
+        """What engines counted at the last look at them, by replica id."""
+        counted = {replica_id: watch.counted for replica_id, watch in self._runner.watches.items()}
+        return {replica_id: numbers for replica_id, numbers in counted.items() if numbers is not None}
 
     def resume(self) -> None:
         """Takes up what the ledger says: running engines are adopted, interrupted work goes on."""

@@ -9,10 +9,11 @@ from aiwm.infra.store.outbox import TellingRecord
 from aiwm.infra.store.records import OwnedRecord, StoredRecord
 from aiwm.kit.clock import seconds_between
 from aiwm.protocol.base import Timestamp
-from aiwm.protocol.node_channel import ReplicaUsage
+from aiwm.protocol.node_channel import EngineNumbers, ReplicaUsage
 from aiwm.protocol.resources.deployments import (
     Deployment,
     DeploymentEvent,
+    EngineLoad,
     ReplicaDetail,
     ReplicaLoad,
     ReplicaStatus,
@@ -166,6 +167,20 @@ def replica_view(replica: Replica) -> ReplicaStatus:
 
 
 def replica_detail(replica: Replica, usage: ReplicaUsage | None) -> ReplicaDetail:
-    """The same with what it uses."""
+    """The same with what it uses and what its engine counts."""
     load = None if usage is None else {name: getattr(usage, name) for name in ReplicaLoad.model_fields}
-    return ReplicaDetail.model_validate({**dict(replica_view(replica)), "usage": load})
+    engine = None if usage is None or usage.engine is None else engine_load(usage.engine)
+    return ReplicaDetail.model_validate({**dict(replica_view(replica)), "usage": load, "engine": engine})
+
+
+def engine_load(numbers: EngineNumbers) -> EngineLoad:
+    """What an engine counts, with means in place of sums."""
+    means = {
+        "first_token_seconds": _mean(numbers.first_token_seconds, numbers.first_token_count),
+        "request_seconds": _mean(numbers.request_seconds, numbers.request_count),
+    }
+    return EngineLoad.model_validate({name: getattr(numbers, name) for name in EngineLoad.model_fields} | means)
+
+
+def _mean(total: float | None, count: int | None) -> float | None:
+    return round(total / count, 6) if total is not None and count else None

@@ -49,7 +49,7 @@ class CustomEngine:
     async def try_out(self, order: DeployCommand, base: str) -> Trial:  # noqa: ARG002 - as above
         return Trial(Verdict.UNTRIED, "what a custom engine takes is not known")
 
-    def numbers(self, page: str) -> EngineNumbers:  # noqa: ARG002 - as above
+    def numbers(self, order: DeployCommand, page: str) -> EngineNumbers:  # noqa: ARG002 - as above
         return EngineNumbers()
 
     def explain(self, log: str) -> str | None:

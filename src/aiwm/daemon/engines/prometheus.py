@@ -1,21 +1,47 @@
-"""Reading an engine's numbers from its metrics page, without a library: a node stays light."""
+"""Single numbers out of a page in Prometheus's text format, without taking the rest of it apart."""
 
-from collections.abc import Collection
+import math
+import re
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+
+_LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+_ESCAPED = re.compile(r"\\(.)")
 
 
-def samples(page: str, names: Collection[str]) -> dict[str, float]:
-    """The values of `names` in a page of Prometheus's text format, summed over their labels; without what is absent."""
-    found: dict[str, float] = {}
-    for line in page.splitlines():
-        if line.startswith("#"):
+def samples(page: str, names: Collection[str], labels: Mapping[str, str] | None = None) -> dict[str, float]:
+    """Of each of `names` on the page the sum of its samples, or of those that have `labels`.
+
+    Values that are not finite are left out, and so is what cannot be read.
+    """
+    wanted, starts = frozenset(names), tuple(names)
+    found: defaultdict[str, float] = defaultdict(float)
+    for line in page.split("\n"):
+        if not line.startswith(starts):
             continue
-        name = line.partition("{")[0].partition(" ")[0]
-        if name not in names:
+        head, brace, tail = line.rpartition("}")
+        name, _, told = head.partition("{") if brace else (line.split(None, 1)[0], "", "")
+        if name not in wanted or (labels and not _has(told, labels)):
             continue
-        try:
-            # Label values may hold anything, but after the last brace there is only the value, perhaps with a time.
-            value = float(line.removeprefix(name).rpartition("}")[2].split()[0])
-        except (ValueError, IndexError):
-            continue
-        found[name] = found.get(name, 0.0) + value
-    return found
+        value = _value(tail if brace else line[len(name) :])
+        if value is not None:
+            found[name] += value
+    return dict(found)
+
+
+def _has(told: str, labels: Mapping[str, str]) -> bool:
+    own = {name: _ESCAPED.sub(_plain, value) for name, value in _LABEL.findall(told)}
+    return labels.items() <= own.items()
+
+
+def _plain(escaped: re.Match[str]) -> str:
+    return "\n" if escaped[1] == "n" else escaped[1]
+
+
+def _value(text: str) -> float | None:
+    """The first word of `text`; a second one would be a moment."""
+    try:
+        value = float(text.split(None, 1)[0])
+    except (ValueError, IndexError):
+        return None
+    return value if math.isfinite(value) else None

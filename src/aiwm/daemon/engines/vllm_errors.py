@@ -109,6 +109,10 @@ _REASONS = (
         "its weights cannot be read ({why}{what}); upload the .safetensors files again",
     ),
     reason(
+        r"(?P<why>The size of tensor a \(\d+\) must match the size of tensor b \(\d+\))",
+        "its weights do not fit its config.json ({why}); upload both from the same model",
+    ),
+    reason(
         r"Couldn't instantiate the backend tokenizer|Can't load tokenizer|no file named tokenizer",
         "there is no tokenizer among the model's files; upload tokenizer.json and tokenizer_config.json as well",
     ),
@@ -117,7 +121,11 @@ _REASONS = (
         "there is no config.json among the model's files; upload it as well",
     ),
     reason(
-        r"config file at '[^']+' is not a valid JSON|not a valid JSON file",
+        r"config file at '[^'\n]{1,1000}\.gguf' is not a valid JSON",
+        "this vLLM does not read GGUF files; deploy an image of one that does, or upload the model as .safetensors",
+    ),
+    reason(
+        r"config file at '[^'\n]{1,1000}' is not a valid JSON|not a valid JSON file",
         "config.json is not JSON; upload it again",
     ),
     reason(

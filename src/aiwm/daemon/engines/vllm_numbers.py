@@ -18,7 +18,6 @@ _SECONDS = {
 }
 _CACHE = ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc")
 _NAMES = frozenset({*_COUNTS.values(), *_SECONDS.values(), *_CACHE})
-_FAILED = 'finished_reason="error"'
 
 
 def read(page: str) -> EngineNumbers:
@@ -27,8 +26,8 @@ def read(page: str) -> EngineNumbers:
     values: dict[str, object] = {field: int(found[name]) for field, name in _COUNTS.items() if name in found}
     values |= {field: found[name] for field, name in _SECONDS.items() if name in found}
     if "requests" in values:
-        failed = "\n".join(line for line in page.splitlines() if _FAILED in line)
-        values["failures"] = int(samples(failed, (_COUNTS["requests"],)).get(_COUNTS["requests"], 0))
+        failed = samples(page, (_COUNTS["requests"],), {"finished_reason": "error"})
+        values["failures"] = int(failed.get(_COUNTS["requests"], 0))
     if used := [found[name] for name in _CACHE if name in found]:
         # Named percent, it is a fraction of one.
         values["cache_used"] = min(100.0, round(used[0] * 100, 1))

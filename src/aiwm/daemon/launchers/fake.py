@@ -29,7 +29,7 @@ class FakeEngine:
     async def try_out(self, order: DeployCommand, base: str) -> Trial:
         return Trial(Verdict.WORKED)
 
-    def numbers(self, page: str) -> EngineNumbers:
+    def numbers(self, order: DeployCommand, page: str) -> EngineNumbers:
         return EngineNumbers()
 
     def explain(self, log: str) -> str | None:

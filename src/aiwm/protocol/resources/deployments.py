@@ -84,10 +84,29 @@ class ReplicaLoad(View):
     gpu_memory_used: int | None
 
 
+class EngineLoad(View):
+    """What a replica's engine counts; null for what it does not tell.
+
+    Since its start: `requests` answered, `failures` among them, tokens read and written, the mean seconds to a first
+    token and of a request. Now: requests `running` and `queued`, and how much of its cache is used, in percent.
+    """
+
+    requests: int | None
+    failures: int | None
+    prompt_tokens: int | None
+    generated_tokens: int | None
+    running: int | None
+    queued: int | None
+    cache_used: float | None
+    first_token_seconds: float | None
+    request_seconds: float | None
+
+
 class ReplicaDetail(ReplicaStatus):
-    """A replica with what it uses now, null while that is not known."""
+    """A replica with what it uses now and what its engine counts, null while that is not known."""
 
     usage: ReplicaLoad | None = None
+    engine: EngineLoad | None = None
 
 
 class Deployment(Resource):
