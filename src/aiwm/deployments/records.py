@@ -54,6 +54,8 @@ class Wish(OwnedRecord):
     engine_args: list[str] = []
     environment_variables: dict[str, str] = {}
     image: str | None = None
+    health_path: str | None = None
+    port: int | None = None
     resources: Resources = Resources()
     node_selector: dict[str, str] = {}
     strategy: Strategy = Strategy()
@@ -141,7 +143,7 @@ def deployment_view(wish: Wish, state: DeploymentState, usage: Usage, *, base_ur
         "replicas",
     )
     wished += ("hardware_profile", "engine", "engine_args", "environment_variables", "image", "resources")
-    wished += ("node_selector", "strategy", "desired", "generation")
+    wished += ("port", "node_selector", "strategy", "desired", "generation")
     seen = ("status", "status_reason", "observed_generation", "events", "last_health_check")
     return Deployment.model_validate(
         {
@@ -149,6 +151,7 @@ def deployment_view(wish: Wish, state: DeploymentState, usage: Usage, *, base_ur
             **{name: getattr(wish, name) for name in wished},
             **{name: getattr(state, name) for name in seen},
             "deployment_id": wish.id,
+            "health_path": wish.health_path or ("/" if wish.engine is EngineName.CUSTOM else None),
             "node_id": first.node_id if first else None,
             "is_running": state.status is DeploymentStatus.RUNNING,
             "container_name": first.container_name if first else None,
