@@ -29,11 +29,12 @@ _ABOUT = {
 }
 _EVERYWHERE = ("data_dir", "objects_url", "log_level")
 _SERVING = ("host", "port", "noti_port", "public_url", "allowed_origins", "tls_cert", "tls_key")
+_ENGINES = ("triton_server", "docker_host", "allowed_images", "registry_auth_file", "triton_image", "vllm_image")
 _FLAGS = {
     "controller": (*_EVERYWHERE, *_SERVING),
     "noti": (*_EVERYWHERE, *_SERVING),
     "worker": (*_EVERYWHERE, "public_url", "hf_endpoint"),
-    "up": (*_EVERYWHERE, *_SERVING, "tls_ca", "advertise_host", "triton_server", "hf_endpoint"),
+    "up": (*_EVERYWHERE, *_SERVING, "tls_ca", "advertise_host", *_ENGINES, "hf_endpoint"),
 }
 _HIDDEN = {"controller": ("local_node_file",)}
 _STOP_SECONDS = 8.0

@@ -14,8 +14,11 @@ from aiwm.daemon.engines.triton import TritonEngine
 from aiwm.daemon.engines.triton_install import find_binary
 from aiwm.daemon.floors import merged, old_software
 from aiwm.daemon.join import Joiner
+from aiwm.daemon.launchers.docker import DockerLauncher, DockerSettings
+from aiwm.daemon.launchers.docker_images import repository
 from aiwm.daemon.launchers.port import Launcher
 from aiwm.daemon.launchers.process import ProcessLauncher
+from aiwm.daemon.launchers.several import SeveralLaunchers
 from aiwm.daemon.ledger import Ledger
 from aiwm.daemon.link import Link, base_url
 from aiwm.daemon.ports import ChoosePorts, choose_ports, listen_address
@@ -42,12 +45,29 @@ _LIFELINE_GRACE_SECONDS = 4.0
 _SHORTEST_INTERVAL_SECONDS = 0.05
 
 
-def process_launcher(settings: Settings, lifeline: int | None = None) -> ProcessLauncher:
-    """The launcher of a real node, with the engines found on this machine."""
-    engines: dict[EngineName, Engine] = {}
+def launchers(settings: Settings, lifeline: int | None = None) -> Launcher:
+    """The launchers of a real node: processes of the engines found on this machine, and containers."""
+    own: dict[EngineName, Engine] = {}
     if (binary := find_binary(settings.triton_server)) is not None:
-        engines[EngineName.TRITON] = TritonEngine(binary, node_dir(settings) / "triton")
-    return ProcessLauncher(engines, lifeline=lifeline)
+        own[EngineName.TRITON] = TritonEngine(binary, node_dir(settings) / "triton")
+    process = ProcessLauncher(own, lifeline=lifeline)
+    if settings.docker_host == "off":
+        return process
+    images: dict[EngineName, Engine] = {EngineName.TRITON: TritonEngine(image=settings.triton_image)}
+    containers = DockerSettings(
+        host=settings.docker_host,
+        allowed=allowed_images(settings),
+        auth_file=settings.registry_auth_file,
+        listen=listen_address(settings.advertise_host).bind,
+    )
+    return SeveralLaunchers(process, DockerLauncher(images, containers))
+
+
+def allowed_images(settings: Settings) -> list[str]:
+    """What the operator allows, else every version of the engines' own images; those that are set always."""
+    own = (settings.triton_image, settings.vllm_image)
+    others = settings.allowed_images.split(",") if settings.allowed_images else map(repository, own)
+    return [*own, *others]
 
 
 def node_dir(settings: Settings) -> Path:
@@ -75,7 +95,7 @@ class Daemon:
     ) -> None:
         self._clock = clock or SystemClock()
         self._lifeline = lifeline
-        self._launcher = launcher or process_launcher(settings, lifeline)
+        self._launcher = launcher or launchers(settings, lifeline)
         url = base_url(settings.controller_url)
         self._telemetry = telemetry or SystemTelemetry(settings.data_dir, node_dir(settings), url)
         self._advertise_host = settings.advertise_host

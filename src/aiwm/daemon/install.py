@@ -17,7 +17,10 @@ from aiwm.daemon.unit import PLAIN_PATH, SERVICE, USER, Service, unit_text, uses
 
 TOKENS = ("AIWM_NODE_TOKEN", "AIWM_JOIN_TOKEN")
 _HIDDEN = ("/home/", "/run/user/", f"{pwd.getpwuid(0).pw_dir}/")
-_SETTINGS = ("controller_url", "data_dir", "tls_ca", "advertise_host", "triton_server", "node_name", "log_level")
+_SETTINGS = (
+    *("controller_url", "data_dir", "tls_ca", "advertise_host", "node_name", "log_level", "triton_server"),
+    *("docker_host", "allowed_images", "registry_auth_file", "triton_image", "vllm_image"),
+)
 _URLS = ("http://", "https://", "ws://", "wss://")
 
 

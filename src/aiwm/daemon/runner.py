@@ -5,6 +5,7 @@ often the engine failed in a row, until when its restart waits, and whether its 
 """
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import Awaitable, Callable
@@ -16,7 +17,7 @@ from aiwm.daemon.artifacts import Artifacts
 from aiwm.daemon.disk import disk_errors
 from aiwm.daemon.engines.base import Address, Engine, Ports
 from aiwm.daemon.keeper import boot_id
-from aiwm.daemon.launchers.port import Ended, Launcher, Room, Running
+from aiwm.daemon.launchers.port import Ended, Launcher, PortTaken, Room, Running
 from aiwm.daemon.ledger import Ledger
 from aiwm.daemon.ports import ChoosePorts, choose_ports
 from aiwm.daemon.replicas import (
@@ -173,11 +174,12 @@ class Runner:
             raise Invalid(f"cannot run {record.order.engine}: this node no longer has it", code="COMMAND_INVALID")
         folder = self.ledger.folder(record.replica_id)
         for _ in range(_PORT_ATTEMPTS):
-            if not isinstance(self.launcher.status(folder), Running):
-                await self._start(record, engine)
-            failure = await self._wait_ready(record)
-            if failure is None or not engine.port_taken(await self.launcher.output(folder)):
-                return failure
+            with contextlib.suppress(PortTaken):
+                if not isinstance(self.launcher.status(folder), Running):
+                    await self._start(record, engine)
+                failure = await self._wait_ready(record)
+                if failure is None or not engine.port_taken(await self.launcher.output(folder)):
+                    return failure
             log.warning("replica %s lost port %s to another program", record.replica_id, record.port)
         return Ended(f"could not listen: port {record.port} is already taken on the node")
 
@@ -235,24 +237,29 @@ class Runner:
         """Until the engine ends; says when it stops answering and when it answers again."""
         folder, policy = self.ledger.folder(record.replica_id), self.policy
         next_probe, misses = self.clock.monotonic() + policy.probe_interval, 0
+        first = self.launcher.status(folder)
         while isinstance(status := self.launcher.status(folder), Running):
+            if isinstance(first, Running) and status != first and 0 not in (status.pid, first.pid):
+                # It has to load its model again before it serves.
+                return Ended("was started again by somebody else", requested=True)
             if record.failures and proven(record, self._now(), policy):
                 record.failures = 0
                 self.record(record)
             if self.clock.monotonic() >= next_probe:
                 misses = 0 if await self.launcher.ready(folder, tuple(record.probes)) else misses + 1
                 next_probe = self.clock.monotonic() + policy.probe_interval
-                await self._judge_health(record, misses)
+                await self._judge_health(record, misses, status.note)
             await self.clock.sleep(policy.watch_interval)
         return status or Ended("is gone without a trace")
 
-    async def _judge_health(self, record: ReplicaRecord, misses: int) -> None:
+    async def _judge_health(self, record: ReplicaRecord, misses: int, note: str | None) -> None:
         if misses == 0 and record.state is ReplicaState.UNHEALTHY:
             record.health = "healthy"
             await self._move(record, ReplicaState.RUNNING, "serving again")
         elif misses >= self.policy.unhealthy_after and record.state is ReplicaState.RUNNING:
             record.health = "unhealthy"
-            await self._move(record, ReplicaState.UNHEALTHY, f"the engine did not answer {misses} health checks")
+            message = f"the engine did not answer {misses} health checks"
+            await self._move(record, ReplicaState.UNHEALTHY, f"{message}: {note}" if note else message)
 
     async def _after_end(self, record: ReplicaRecord, ended: Ended, *, served: bool) -> None:
         """Returns when the engine is to be started again; raises `AiwmError` when that has no prospect."""

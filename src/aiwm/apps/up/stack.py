@@ -18,7 +18,10 @@ from aiwm.infra.secret_files import made_once, write_private
 from aiwm.kit.settings import Settings, key_ring, settable, variables
 
 _PRODUCT = (sys.executable, "-P", "-m", "aiwm")
-_NODE_SETTINGS = ("tls_ca", "advertise_host", "triton_server", "log_level")
+_NODE_SETTINGS = (
+    *("tls_ca", "advertise_host", "log_level", "triton_server"),
+    *("docker_host", "allowed_images", "registry_auth_file", "triton_image", "vllm_image"),
+)
 # A daemon that ends engines gives them four seconds.
 _NODE_PATIENCE = 5.0
 
