@@ -57,6 +57,8 @@ class DockerLauncher:
         self._table = Table()
         self._watch = Watch(self._api, self._table)
         self._images = Images(self._api, AllowList(settings.allowed), settings.auth_file)
+        # Whether this Docker may let engines pin memory, for GPUs to read: until it says that it may not.
+        self._memlock = True
 
     @property
     def names(self) -> Sequence[str]:
@@ -69,7 +71,7 @@ class DockerLauncher:
     @property
     def _there(self) -> bool:
         """Whether this machine has Docker, be it away just now."""
-        return self._watch.reached or self._api.local
+        return self._watch.reached or self._api.local or bool(self._settings.host) or self._table.used
 
     def engine(self, order: DeployCommand) -> Engine | None:
         return self.engines.get(order.engine)
@@ -112,18 +114,17 @@ class DockerLauncher:
         return await _whole(self._start(folder, known, plan, room))
 
     async def _start(self, folder: Path, known: Known, plan: EnginePlan, room: Room) -> Running:
-        memlock = True
         while True:
-            config = container_config(folder, plan, room, abroad=self._settings.listen, memlock=memlock)
+            config = container_config(folder, plan, room, abroad=self._settings.listen, memlock=self._memlock)
             try:
                 known.id = await self._create(folder, known.name, config)
                 await self._api.start(known.id)
                 break
             except DockerError as error:
                 await self._discard(known)
-                if not (memlock and refuses_memlock(error.message)):
+                if not (self._memlock and refuses_memlock(error.message)):
                     raise start_error(error.message, plan.image) from error
-                memlock = False
+                self._memlock = False
         return await self._started(folder, known)
 
     async def _create(self, folder: Path, name: str, config: Mapping[str, Any]) -> str:
@@ -206,7 +207,7 @@ class DockerLauncher:
     async def output(self, folder: Path) -> str:
         with contextlib.suppress(DockerError, Unavailable):
             if (inspected := await self._inspected(folder)) is not None:
-                begin = docker_logs.since(docker_logs.started(inspected["State"]["StartedAt"]))
+                begin = docker_logs.since(docker_logs.begin(inspected["State"]["StartedAt"]))
                 async with self._api.log(inspected["Id"], since=begin, tail=str(_OUTPUT_LINES)) as stream:
                     found = await docker_logs.newest(docker_logs.lines(stream), _OUTPUT_BYTES)
                 return b"".join(text for _, text in found).decode(errors="replace")

@@ -169,6 +169,7 @@ class DockerApi:
 _REASONS = {
     "No such file": "it does not run; start it with: systemctl start docker",
     "Connection refused": "it does not run; start it with: systemctl start docker",
+    "payload is not completed": "it ended the connection",
     "Permission denied": "this user may not; add it to the group docker",
 }
 

@@ -34,7 +34,7 @@ def container_config(folder: Path, plan: EnginePlan, room: Room, *, abroad: str,
 
 def _environment(plan: EnginePlan, room: Room) -> dict[str, str]:
     # Images for GPUs ask for all of them, and a machine whose default runtime is NVIDIA's would give them.
-    devices = {} if room.gpus else {"NVIDIA_VISIBLE_DEVICES": "void"}
+    devices = {"NVIDIA_VISIBLE_DEVICES": ",".join(room.gpus) or "void"}
     return {"HOME": "/tmp", **plan.environment, **devices}  # noqa: S108 - the container's own
 
 

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from aiwm.protocol.errors import Denied, Invalid
 
 _REFERENCE = re.compile(
-    r"(?P<name>[a-z0-9][a-z0-9._:-]*(?:/[a-z0-9][a-z0-9._-]*)*?)"
+    r"(?P<name>[a-z0-9][a-z0-9._-]*(?::[0-9]+(?=/))?(?:/[a-z0-9][a-z0-9._-]*)*)"
     r"(?::(?P<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}))?"
     r"(?:@(?P<digest>sha256:[0-9a-f]{64}))?"
 )

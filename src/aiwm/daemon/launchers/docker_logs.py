@@ -16,6 +16,7 @@ from aiwm.protocol.node_channel import LogsResult
 
 _HEADER = 8
 _KEPT = "container.log.json"
+_NOTED_LATE = 1_000_000
 
 Line = tuple[int, bytes]
 
@@ -121,6 +122,6 @@ def _result(chosen: list[Line], end: int) -> LogsResult:
     return LogsResult(text=_text(chosen).decode(errors="replace"), next_offset=end)
 
 
-def started(stamp: str) -> int:
-    """The moment of Docker's StartedAt, 0 when it never was."""
-    return max(0, microseconds(stamp)) if stamp else 0
+def begin(stamp: str) -> int:
+    """The offset of what was written since Docker's StartedAt, which it notes after the engine has begun to write."""
+    return max(0, microseconds(stamp) - _NOTED_LATE)

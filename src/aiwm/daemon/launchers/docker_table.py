@@ -44,6 +44,11 @@ class Table:
         self._known: dict[Path, Known] = {}
         self.listed = False
 
+    @property
+    def used(self) -> bool:
+        """Whether any folder has a container."""
+        return bool(self._known)
+
     def find(self, folder: Path) -> Known | None:
         """None when the folder has no container, as far as anybody knows."""
         if folder not in self._known and (noted := self._noted(folder)) is not None:

@@ -19,7 +19,10 @@ _MIB = 2**20
 _PORT = re.compile(r"port is already allocated|address already in use")
 _NO_GPU_RUNTIME = re.compile(r"could not select device driver|unknown or invalid runtime name: nvidia")
 _MEMLOCK = re.compile(r"rlimit|ulimit|memlock", re.IGNORECASE)
-_STARTING = re.compile(r"^.*?(?:OCI runtime create failed|failed to create (?:shim )?task)[^:]*: ", re.DOTALL)
+_AROUND = re.compile(
+    r"(?:failed to create (?:shim )?task|OCI runtime create failed|runc create failed|error during container init"
+    r"|unable to start container process): |: unknown$"
+)
 _CODES = {
     125: "the container could not be set up",
     126: "its command cannot be executed",
@@ -43,7 +46,7 @@ def start_error(message: str, image: str | None) -> AiwmError:
     if "docker-init" in message:
         message = "Docker's docker-init is missing; install the package tini"
     return AiwmError(
-        shorten(f"cannot start the engine in image {image}: {_STARTING.sub('', message)}"),
+        shorten(f"cannot start the engine in image {image}: {_AROUND.sub('', message)}"),
         code="CONTAINER_START_FAILED",
     )
 
