@@ -177,6 +177,9 @@ class ProcessLauncher:
             del self._keepers[folder]
         return not ended
 
+    def outlives(self, folder: Path) -> bool:  # noqa: ARG002 - it is so for all
+        return False
+
     async def ready(self, folder: Path, probes: tuple[str, ...]) -> bool:
         if not await all_answer(probes):
             return False
