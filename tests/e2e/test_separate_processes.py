@@ -14,6 +14,7 @@ import aiohttp
 import pytest
 from tests.servers import MINIO_PASSWORD, MINIO_USER, free_port, minio, mongodb, redis
 
+from aiwm.cli.demo_digits import Digits
 from aiwm.cli.demo_events import Witness
 from aiwm.cli.demo_road import Road
 from aiwm.daemon.engines.triton_install import find_binary
@@ -111,7 +112,7 @@ async def test_the_road_runs_as_separate_processes_on_mongodb_redis_and_s3(proce
         processes.start("node", AIWM_CONTROLLER_URL=processes.url, AIWM_NODE_TOKEN=token)
 
     async with signed_in(processes) as client, Witness(client.live(), lambda _: None) as witness:
-        await Road(client, witness, join, told.append).walk()
+        await Road(Digits(), client, witness, join, told.append).walk()
     correlation = next(line.split()[-1] for line in told if "correlation id" in line)
     for service in ("controller", "noti", "node"):
         assert correlation in processes.log(service), f"{service} does not log the correlation id"

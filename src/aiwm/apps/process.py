@@ -33,7 +33,7 @@ _FLAGS = {
     "controller": (*_EVERYWHERE, *_SERVING),
     "noti": (*_EVERYWHERE, *_SERVING),
     "worker": (*_EVERYWHERE, "public_url", "hf_endpoint"),
-    "up": (*_EVERYWHERE, *_SERVING, "tls_ca", "advertise_host", "triton_server", "hf_endpoint"),
+    "up": (*_EVERYWHERE, *_SERVING, "tls_ca", "advertise_host", "triton_server", "vllm_server", "hf_endpoint"),
 }
 _HIDDEN = {"controller": ("local_node_file",)}
 _STOP_SECONDS = 8.0

@@ -1,4 +1,5 @@
-"""What ships inside the product: a small real classifier of handwritten digits, and rows to ask it about.
+"""What ships inside the product: a small real classifier of handwritten digits with rows to ask it about, and what
+makes a tiny language model.
 
 The rows are 8 x 8 images with 17 shades; `digits/SOURCE.md` says where they come from. Standard library only.
 """
@@ -18,6 +19,8 @@ TRAINING = _DIGITS / "train.csv"
 HELDOUT = _DIGITS / "heldout.csv"
 """Rows that the training never read."""
 BRIGHTEST = 16
+TINY_LLM = Path(__file__).parent / "tiny_llm" / "make.py"
+"""Makes a tiny Llama and an adapter for it in the folder it is given; run by the Python that has vLLM."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,13 +3,19 @@
 import asyncio
 import time
 from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Annotated
 
+import typer
 from rich.console import Console
 from rich.markup import escape
 
+from aiwm.cli.demo_digits import Digits
 from aiwm.cli.demo_events import Witness
 from aiwm.cli.demo_road import Road, reported
 from aiwm.cli.demo_stack import DemoStack
+from aiwm.cli.demo_subjects import Subject
+from aiwm.cli.demo_talker import Talker
 from aiwm.cli.notifications import summary
 from aiwm.cli.output import console
 from aiwm.cli.session import run
@@ -49,20 +55,30 @@ class _Story:
         self.out.print(markup, soft_wrap=True)
 
 
-def demo() -> None:
+class DemoEngine(StrEnum):
+    """The engines that the demo has a model for."""
+
+    TRITON = "triton"
+    VLLM = "vllm"
+
+
+def demo(
+    engine: Annotated[DemoEngine, typer.Option(help="which engine serves, where it is installed")] = DemoEngine.TRITON,
+) -> None:
     """Run the main job end to end on a stack of its own: join, register, deploy, infer, watch, stop."""
-    run(_demo())
+    run(_demo(engine))
 
 
-async def _demo() -> None:
+async def _demo(engine: DemoEngine) -> None:
     story = _Story()
     task = asyncio.current_task()
     stack = DemoStack()
+    subject = Digits() if engine is DemoEngine.TRITON else Talker(stack.folder / "tiny-llm")
     story.step(f"AIWM starts in {stack.folder}")
     try:
         async with stack:
             story.step(f"controller {stack.url} and NOTI {stack.noti_url} are ready")
-            await _walk(stack, story)
+            await _walk(stack, story, subject)
     except AiwmError:
         story.out.print(f"the demo failed; its logs are in {stack.logs}", soft_wrap=True)
         raise
@@ -73,7 +89,7 @@ async def _demo() -> None:
     print(_NEXT)
 
 
-async def _walk(stack: DemoStack, story: _Story) -> None:
+async def _walk(stack: DemoStack, story: _Story, subject: Subject) -> None:
     async with Client(stack.url, noti_url=stack.noti_url) as client:
         await client.login("admin", stack.password)
         who = await client.me()
@@ -81,8 +97,8 @@ async def _walk(stack: DemoStack, story: _Story) -> None:
         async with Witness(client.live(), story.event) as witness:
             story.step("listening to live events over Socket.IO")
             try:
-                await Road(client, witness, stack.join, story.step).walk()
+                await Road(subject, client, witness, stack.join, story.step).walk()
             except AiwmError as error:
-                if more := await reported(client, error):
+                if more := await reported(client, subject.deployment, error):
                     story.step(f"the deployment says: {more}")
                 raise

@@ -2,36 +2,31 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from aiwm.assets import MODEL, Digit, digits
 from aiwm.cli.demo_events import Witness
+from aiwm.cli.demo_subjects import Say, Subject
 from aiwm.kit.context import correlated
 from aiwm.kit.ids import new_id
-from aiwm.protocol.errors import AiwmError, BadUpstream, Conflict, Unavailable
+from aiwm.protocol.errors import AiwmError, Conflict, Unavailable
 from aiwm.protocol.notifications import Delivery
-from aiwm.protocol.resources.deployments import Deployment, DeploymentCreate, served_name
-from aiwm.protocol.resources.models import Model, ModelCreate
+from aiwm.protocol.resources.deployments import Deployment, DeploymentCreate
+from aiwm.protocol.resources.models import Model
 from aiwm.protocol.resources.nodes import Node, NodeCreate
-from aiwm.protocol.states import DeploymentStatus, EngineName, Framework, TaskType
+from aiwm.protocol.states import DeploymentStatus
 from aiwm.sdk.client import Client
-from aiwm.sdk.inference import InferResult, Tensor
 
-NODE, MODEL_NAME, DEPLOYMENT = "demo-node", "digits", "digits-demo"
-ENOUGH_ROWS = 100
-ENOUGH_RIGHT = 0.9
-_BATCH = 100
-_START_SECONDS = 120.0
+NODE = "demo-node"
 
-Say = Callable[[str], None]
 Join = Callable[[str], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
 class Road:
-    """One walk: `join(token)` starts a node daemon on this machine, `say` tells what happened."""
+    """One walk with one model: `join(token)` starts a node daemon on this machine, `say` tells what happened."""
 
+    subject: Subject
     client: Client
     witness: Witness
     join: Join
@@ -42,7 +37,7 @@ class Road:
         await self._node()
         model = await self._model()
         deployment = await self._deploy(model)
-        await self._ask(deployment)
+        await self.subject.ask(self.client, deployment, self.say)
         await self._story(deployment)
         await self._stop(deployment)
         await self._tidy(deployment, model)
@@ -54,64 +49,31 @@ class Road:
         await self.join(token.token)
         node = await self.client.nodes.wait_online(made.node_id)
         self.say(f"node {NODE} registered: {_hardware(node)}")
-        if not any(engine.name == EngineName.TRITON for engine in node.engines):
-            raise Unavailable(
-                "cannot go on: this machine has no Triton; install it with: pip install 'aiwm[triton]'",
-                code="ENGINE_MISSING",
-            )
+        if not any(engine.name == self.subject.engine for engine in node.engines):
+            raise Unavailable(f"cannot go on: {self.subject.missing}", code="ENGINE_MISSING")
         await self.witness.expect("node.online", nodeId=node.node_id)
 
     async def _model(self) -> Model:
-        params = ModelCreate(name=MODEL_NAME, framework=Framework.TRITON, task_type=TaskType.CV)
-        made = await self.client.models.create(params)
-        await self.client.models.upload(made.model_id, MODEL)
+        made = await self.client.models.create(self.subject.model)
+        await self.client.models.upload(made.model_id, await self.subject.files())
         model = await self.client.models.wait_ready(made.model_id)
-        self.say(f"model {MODEL_NAME} uploaded: {len(model.files)} files, {model.size} bytes, every hash verified")
+        self.say(f"model {model.name} uploaded: {len(model.files)} files, {model.size} bytes, every hash verified")
         await self.witness.expect("model.upload.completed", modelId=model.model_id)
         return model
 
     async def _deploy(self, model: Model) -> Deployment:
         correlation = new_id("corr")
         with correlated(correlation):
-            made = await self.client.deployments.create(DeploymentCreate(name=DEPLOYMENT, model_id=model.model_id))
-        self.say(f"deployment {DEPLOYMENT} accepted, correlation id {correlation}")
+            wish = DeploymentCreate(name=self.subject.deployment, model_id=model.model_id)
+            made = await self.client.deployments.create(wish)
+        self.say(f"deployment {made.name} accepted, correlation id {correlation}")
         began = time.monotonic()
-        deployment = await self.client.deployments.wait(made.deployment_id, timeout=_START_SECONDS)
-        self.say(f"deployment {DEPLOYMENT} runs on {deployment.container_name}, {time.monotonic() - began:.1f} s later")
+        deployment = await self.client.deployments.wait(made.deployment_id, timeout=self.subject.start_seconds)
+        self.say(f"deployment {made.name} runs on {deployment.container_name}, {time.monotonic() - began:.1f} s later")
         started = await self.witness.expect("model.deployment.started", deploymentId=made.deployment_id)
         check_started(started, made.deployment_id, model.name, correlation)
         await self.witness.expect("model.deployment.running", deploymentId=made.deployment_id)
         return deployment
-
-    async def _ask(self, deployment: Deployment) -> None:
-        rows = digits()
-        if len(rows) < ENOUGH_ROWS:
-            raise Conflict(f"cannot judge the model: only {len(rows)} rows are held out", code="DEMO_ROWS")
-        began = time.monotonic()
-        guesses = [guess for start in range(0, len(rows), _BATCH) for guess in await self._guess(rows[start:][:_BATCH])]
-        milliseconds = 1000 * (time.monotonic() - began)
-        right = sum(guess == row.label for guess, row in zip(guesses, rows, strict=True))
-        share = right / len(rows)
-        verdict = f"{right} of {len(rows)} held-out digits right ({share:.1%}), in {milliseconds:.0f} ms"
-        if share < ENOUGH_RIGHT:
-            raise Conflict(f"cannot trust the model: only {verdict}", code="DEMO_ACCURACY")
-        self.say(f"asked over /v2/models/{DEPLOYMENT}/infer: {verdict}")
-        await self._ask_raw(deployment, rows[0], guesses[0])
-
-    async def _guess(self, rows: Sequence[Digit]) -> list[int]:
-        result = await self.client.inference.infer(DEPLOYMENT, [_pixels(rows)])
-        return _labels(result)
-
-    async def _ask_raw(self, deployment: Deployment, row: Digit, expected: int) -> None:
-        path = f"v2/models/{served_name(DEPLOYMENT)}/infer"
-        body = {"inputs": [_pixels([row]).model_dump()]}
-        answer = await self.client.inference.raw(deployment.deployment_id, "POST", path, json=body)
-        if answer.status != 200:
-            raise BadUpstream(f"cannot ask the engine directly: it answered {answer.status}")
-        (guess,) = _labels(InferResult.model_validate_json(answer.body))
-        if guess != expected:
-            raise BadUpstream(f"cannot trust the engine: asked directly it says {guess}, through the name {expected}")
-        self.say(f"asked over {deployment.endpoint.partition('://')[2]}/{path}: {guess}, the same answer")
 
     async def _story(self, deployment: Deployment) -> None:
         self.say("what its events tell:")
@@ -121,7 +83,7 @@ class Road:
     async def _stop(self, deployment: Deployment) -> None:
         await self.client.deployments.stop(deployment.deployment_id)
         await self.client.deployments.wait(deployment.deployment_id, DeploymentStatus.STOPPED, timeout=60.0)
-        self.say(f"deployment {DEPLOYMENT} stopped")
+        self.say(f"deployment {deployment.name} stopped")
         await self.witness.expect("model.deployment.stopped", deploymentId=deployment.deployment_id)
 
     async def _tidy(self, deployment: Deployment, model: Model) -> None:
@@ -131,11 +93,11 @@ class Road:
         self.say("deployment and model deleted")
 
 
-async def reported(client: Client, error: AiwmError) -> str:
-    """What the deployment itself says about a failure, when there is one to ask."""
+async def reported(client: Client, deployment: str, error: AiwmError) -> str:
+    """What the deployment of that name itself says about a failure, when there is one to ask."""
     try:
         async with asyncio.timeout(5.0):
-            page = await client.deployments.list(filters={"name": DEPLOYMENT})
+            page = await client.deployments.list(filters={"name": deployment})
             lines = [f"{each.status.value}: {each.status_reason}" for each in page.data if each.status_reason]
     except (AiwmError, TimeoutError):
         return ""
@@ -155,16 +117,6 @@ def check_started(event: Delivery, deployment_id: str, model_name: str, correlat
             f"{event.notification_metadata.correlation_id}, not the {correlation} that was sent",
             code="EVENT_WRONG",
         )
-
-
-def _pixels(rows: Sequence[Digit]) -> Tensor:
-    data: list[object] = [list(row.pixels) for row in rows]
-    return Tensor(name="PIXELS", datatype="FP32", shape=[len(rows), 64], data=data)
-
-
-def _labels(result: InferResult) -> list[int]:
-    found = result.output("LABEL").data
-    return [int(str(each)) for each in found]
 
 
 def _hardware(node: Node) -> str:

@@ -25,7 +25,7 @@ _READY_SECONDS = 60.0
 _STOP_SECONDS = 15.0
 _POLL_SECONDS = 0.05
 # These say how this machine is, not which installation is meant.
-_KEPT_SETTINGS = {"triton_server", "log_level"}
+_KEPT_SETTINGS = {"triton_server", "vllm_server", "log_level"}
 
 
 class DemoStack:

@@ -10,10 +10,14 @@ from aiwm.daemon.clockwatch import ClockWatch
 from aiwm.daemon.commands import Commands
 from aiwm.daemon.credential import Credential
 from aiwm.daemon.engines.base import Engine
+from aiwm.daemon.engines.custom import CustomEngine
 from aiwm.daemon.engines.triton import TritonEngine
 from aiwm.daemon.engines.triton_install import find_binary
+from aiwm.daemon.engines.vllm import GpuMemory, VllmEngine
+from aiwm.daemon.engines.vllm_install import find_vllm
 from aiwm.daemon.floors import merged, old_software
 from aiwm.daemon.join import Joiner
+from aiwm.daemon.launchers.limits import systemd_run
 from aiwm.daemon.launchers.port import Launcher
 from aiwm.daemon.launchers.process import ProcessLauncher
 from aiwm.daemon.ledger import Ledger
@@ -42,12 +46,19 @@ _LIFELINE_GRACE_SECONDS = 4.0
 _SHORTEST_INTERVAL_SECONDS = 0.05
 
 
-def process_launcher(settings: Settings, lifeline: int | None = None) -> ProcessLauncher:
+def process_launcher(
+    settings: Settings, lifeline: int | None = None, gpu_memory: GpuMemory = lambda _: None
+) -> ProcessLauncher:
     """The launcher of a real node, with the engines found on this machine."""
     engines: dict[EngineName, Engine] = {}
     if (binary := find_binary(settings.triton_server)) is not None:
         engines[EngineName.TRITON] = TritonEngine(binary, node_dir(settings) / "triton")
-    return ProcessLauncher(engines, lifeline=lifeline)
+    if (command := find_vllm(settings.vllm_server)) is not None:
+        remote_code = settings.trust_remote_code
+        engines[EngineName.VLLM] = VllmEngine(command, gpu_memory=gpu_memory, remote_code=remote_code)
+    if settings.custom_commands:
+        engines[EngineName.CUSTOM] = CustomEngine()
+    return ProcessLauncher(engines, lifeline=lifeline, systemd_run=systemd_run())
 
 
 def node_dir(settings: Settings) -> Path:
@@ -75,9 +86,9 @@ class Daemon:
     ) -> None:
         self._clock = clock or SystemClock()
         self._lifeline = lifeline
-        self._launcher = launcher or process_launcher(settings, lifeline)
         url = base_url(settings.controller_url)
         self._telemetry = telemetry or SystemTelemetry(settings.data_dir, node_dir(settings), url)
+        self._launcher = launcher or process_launcher(settings, lifeline, self._telemetry.gpu_memory)
         self._advertise_host = settings.advertise_host
         credential = Credential(node_dir(settings), settings.node_token)
         trust = trusting(settings.tls_ca)

@@ -14,6 +14,7 @@ from aiwm.daemon.runner import Runner
 from aiwm.daemon.sizes import fitted
 from aiwm.kit.context import correlated, correlation_id
 from aiwm.kit.tasks import Tasks
+from aiwm.protocol.engine_options import check_options
 from aiwm.protocol.errors import AiwmError, Conflict, Invalid
 from aiwm.protocol.node_channel import (
     DeployCommand,
@@ -159,6 +160,7 @@ class Supervisor:
                 f"cannot deploy {order.deployment_name}: this node cannot run engine {order.engine}{how}",
                 code="COMMAND_INVALID",
             )
+        check_options(order.engine, order.engine_args, order.environment_variables, code="COMMAND_INVALID")
         if missing := sorted(set(order.gpu_device_ids) - self._gpus()):
             raise Conflict(
                 f"cannot deploy {order.deployment_name}: this node has no GPU {', '.join(missing)}",

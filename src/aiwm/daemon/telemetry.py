@@ -62,6 +62,10 @@ class Telemetry(Protocol):
         """What an engine must call a GPU to get that one."""
         ...
 
+    def gpu_memory(self, name: str) -> int | None:
+        """How much memory a GPU has in all, by the name that engines use."""
+        ...
+
     def uptime(self) -> float:
         """Seconds since the machine was started."""
         ...
@@ -145,6 +149,10 @@ class SystemTelemetry:
 
     def cuda_name(self, device_id: str) -> str:
         return self._reading.cuda_names.get(device_id, device_id)
+
+    def gpu_memory(self, name: str) -> int | None:
+        found = (gpu.memory_total for gpu in self._reading.devices if name in (gpu.device_id, gpu.uuid))
+        return next(found, None)
 
     def uptime(self) -> float:
         return max(0.0, round(time.time() - psutil.boot_time(), 3))

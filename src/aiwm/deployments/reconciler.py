@@ -96,7 +96,7 @@ class Reconciler:
         for wish in self._parts.book:
             for replica in self._parts.book.state(wish.id).replicas:
                 if replica.active:
-                    fleet.take(replica.node_id, replica.gpu_device_ids, replica.replica_id)
+                    fleet.take(replica.node_id, replica.gpu_device_ids, replica.replica_id, replica.gpu_share)
         return fleet
 
     async def _pass(self, ids: set[str]) -> None:
@@ -194,6 +194,8 @@ class Reconciler:
             engine_args=wish.engine_args,
             environment_variables=wish.environment_variables,
             image=wish.image,
+            health_path=wish.health_path,
+            port=wish.port,
             resources=wish.resources,
             artifact=self._parts.artifacts.of(record, content),
             generation=replica.generation,

@@ -54,6 +54,8 @@ class Wish(OwnedRecord):
     engine_args: list[str] = []
     environment_variables: dict[str, str] = {}
     image: str | None = None
+    health_path: str | None = None
+    port: int | None = None
     resources: Resources = Resources()
     node_selector: dict[str, str] = {}
     strategy: Strategy = Strategy()
@@ -66,7 +68,10 @@ class Wish(OwnedRecord):
 
 
 class Replica(BaseModel):
-    """One engine on one node, as last seen. `crashloop_told` is the generation of which people know that it crashes."""
+    """One engine on one node, as last seen. `crashloop_told` is the generation of which people know that it crashes.
+
+    `gpu_share` is how many MiB of each of its devices it was given; None when it has them to itself.
+    """
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
 
@@ -76,6 +81,7 @@ class Replica(BaseModel):
     generation: int
     revision: int
     gpu_device_ids: list[str] = []
+    gpu_share: int | None = None
     container_name: str | None = None
     container_port: int | None = None
     endpoint: str | None = None
@@ -137,7 +143,7 @@ def deployment_view(wish: Wish, state: DeploymentState, usage: Usage, *, base_ur
         "replicas",
     )
     wished += ("hardware_profile", "engine", "engine_args", "environment_variables", "image", "resources")
-    wished += ("node_selector", "strategy", "desired", "generation")
+    wished += ("port", "node_selector", "strategy", "desired", "generation")
     seen = ("status", "status_reason", "observed_generation", "events", "last_health_check")
     return Deployment.model_validate(
         {
@@ -145,6 +151,7 @@ def deployment_view(wish: Wish, state: DeploymentState, usage: Usage, *, base_ur
             **{name: getattr(wish, name) for name in wished},
             **{name: getattr(state, name) for name in seen},
             "deployment_id": wish.id,
+            "health_path": wish.health_path or ("/" if wish.engine is EngineName.CUSTOM else None),
             "node_id": first.node_id if first else None,
             "is_running": state.status is DeploymentStatus.RUNNING,
             "container_name": first.container_name if first else None,
@@ -160,7 +167,9 @@ def deployment_view(wish: Wish, state: DeploymentState, usage: Usage, *, base_ur
 
 def replica_view(replica: Replica) -> ReplicaStatus:
     """A replica as users see it."""
-    return ReplicaStatus.model_validate(replica.model_dump(exclude={"generation", "revision", "crashloop_told"}))
+    return ReplicaStatus.model_validate(
+        replica.model_dump(exclude={"generation", "revision", "gpu_share", "crashloop_told"})
+    )
 
 
 def replica_detail(replica: Replica, usage: ReplicaUsage | None) -> ReplicaDetail:

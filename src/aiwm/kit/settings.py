@@ -74,6 +74,9 @@ class Settings:
     node_name: str = _setting("", "what the node is called when it joins; the host's name when empty")
     advertise_host: str = _setting("", "this node's address that the gateway may dial")
     triton_server: str = _setting("", "path of the tritonserver binary; found by itself when empty")
+    vllm_server: str = _setting("", "path of the vllm command; found by itself when empty")
+    trust_remote_code: bool = _setting(False, "whether deployments may run Python code that comes with a model")
+    custom_commands: bool = _setting(False, "whether deployments of engine custom may run commands on this node")
     log_level: str = _setting("INFO", "DEBUG, INFO, WARNING or ERROR")
     hf_endpoint: str = _setting("https://huggingface.co", "HuggingFace hub", variable="HF_ENDPOINT")
     hf_token: str = _setting("", "token for the hub", secret=True, variable="HF_TOKEN")
@@ -205,6 +208,8 @@ def _typed(values: Mapping[str, object]) -> dict[str, object]:
             typed[name] = _port(name, value)
         elif name in ("rate_limit", "rate_limit_address"):
             typed[name] = _count(name, value)
+        elif name in ("trust_remote_code", "custom_commands"):
+            typed[name] = _truth(name, value)
         elif name == "data_dir":
             typed[name] = Path(str(value)).expanduser().absolute()
         elif name in _FILES:
@@ -233,6 +238,13 @@ def _count(name: str, value: object) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 9):
         raise SettingsError(f"the setting {name} must be a whole number from 0, not {value!r}")
     return int(text)
+
+
+def _truth(name: str, value: object) -> bool:
+    text = str(value).lower()
+    if text not in ("true", "false"):
+        raise SettingsError(f"the setting {name} must be true or false, not {value!r}")
+    return text == "true"
 
 
 def _check_choice(values: Mapping[str, object]) -> None:

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from aiwm.daemon.engines.vllm_install import find_vllm, vllm_version
 from aiwm.daemon.patience import Patience
-from aiwm.daemon.software import Software, Survey, docker_runtime, toolkit_version, vllm_version
+from aiwm.daemon.software import DockerFacts, Software, Survey, docker_facts, docker_runtime, toolkit_version
 
 
 @contextmanager
-def listening(path: Path, answer: bytes) -> Iterator[dict[str, str]]:
+def listening(path: Path, answer: bytes, asked: str = "/version") -> Iterator[dict[str, str]]:
     """A socket in Docker's place that answers one request."""
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(path))
@@ -24,7 +25,7 @@ def listening(path: Path, answer: bytes) -> Iterator[dict[str, str]]:
         def serve() -> None:
             connection, _ = server.accept()
             with connection:
-                assert connection.recv(65_536).startswith(b"GET /version HTTP/1.1\r\n")
+                assert connection.recv(65_536).startswith(f"GET {asked} HTTP/1.1\r\n".encode())
                 connection.sendall(answer)
 
         thread = threading.Thread(target=serve)
@@ -57,6 +58,24 @@ def test_nonsense_on_docker_s_socket_is_no_docker(tmp_path: Path, answer: bytes)
         assert docker_runtime(environment) is None
 
 
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        (
+            '{"LiveRestoreEnabled": true, "Runtimes": {"runc": {}, "nvidia": {}}}',
+            DockerFacts(True, frozenset({"runc", "nvidia"})),
+        ),
+        ('{"LiveRestoreEnabled": false, "Runtimes": {}}', DockerFacts(False, frozenset())),
+        ('{"LiveRestoreEnabled": 1, "Runtimes": {}}', None),
+        ('{"LiveRestoreEnabled": true, "Runtimes": null}', None),
+        ("[]", None),
+    ],
+)
+def test_docker_says_how_it_is_set_up(tmp_path: Path, body: str, found: DockerFacts | None) -> None:
+    with listening(tmp_path / "s", http(body), "/info") as environment:
+        assert docker_facts(environment) == found
+
+
 def test_no_socket_and_a_docker_elsewhere_are_no_docker_here(tmp_path: Path) -> None:
     assert docker_runtime({"DOCKER_HOST": f"unix://{tmp_path / 'none'}"}) is None
     assert docker_runtime({"DOCKER_HOST": "tcp://127.0.0.1:2375"}) is None
@@ -81,12 +100,15 @@ def test_the_toolkit_says_its_version_itself(tmp_path: Path, monkeypatch: pytest
 
 def test_vllm_is_known_by_what_lies_beside_its_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    assert vllm_version() is None
+    assert find_vllm("") is None
     (tmp_path / "bin").mkdir()
     command(tmp_path / "bin", "vllm", "exit 1")
-    assert vllm_version() is None
+    binary = find_vllm("")
+    assert binary is not None
+    assert vllm_version(binary) is None
     (tmp_path / "lib/python3.12/site-packages/vllm-0.6.3.post1.dist-info").mkdir(parents=True)
-    assert vllm_version() == "0.6.3.post1"
+    assert vllm_version(binary) == "0.6.3.post1"
+    assert find_vllm("/opt/other") == Path("/opt/other")
 
 
 def test_a_look_is_taken_at_most_every_ten_minutes() -> None:

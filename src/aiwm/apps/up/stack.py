@@ -18,7 +18,8 @@ from aiwm.infra.secret_files import made_once, write_private
 from aiwm.kit.settings import Settings, key_ring, settable, variables
 
 _PRODUCT = (sys.executable, "-P", "-m", "aiwm")
-_NODE_SETTINGS = ("tls_ca", "advertise_host", "triton_server", "log_level")
+_OF_ENGINES = ("triton_server", "vllm_server", "trust_remote_code", "custom_commands")
+_NODE_SETTINGS = ("tls_ca", "advertise_host", *_OF_ENGINES, "log_level")
 # A daemon that ends engines gives them four seconds.
 _NODE_PATIENCE = 5.0
 
@@ -109,7 +110,7 @@ def _server(
 
 def _node(settings: Settings, controller_url: str, token: Path, lock: int, lifeline: int) -> Service:
     folder = settings.data_dir
-    given = {f"AIWM_{name.upper()}": getattr(settings, name) for name in _NODE_SETTINGS if getattr(settings, name)}
+    given = {f"AIWM_{name.upper()}": str(value) for name in _NODE_SETTINGS if (value := getattr(settings, name))}
     flags = ("--data-dir", str(folder), "--controller-url", controller_url, "--lifeline-fd", str(lifeline))
     return Service(
         name="node",

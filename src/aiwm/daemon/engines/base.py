@@ -18,6 +18,10 @@ class Ports:
     metrics: int
 
 
+EVERYWHERE = "0.0.0.0"  # noqa: S104 - in a container, where what is published decides who gets in
+"""Where an engine in a container listens."""
+
+
 @dataclass(frozen=True, slots=True)
 class Address:
     """Where an engine listens (`bind`), and under which host this machine reaches it (`local`)."""

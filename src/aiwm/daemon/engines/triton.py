@@ -1,24 +1,21 @@
 """NVIDIA Triton Inference Server."""
 
 import os
-import re
 import shutil
 from pathlib import Path
 from urllib.parse import quote
 
+from aiwm.daemon.engines import triton_errors
 from aiwm.daemon.engines.base import Address, EnginePlan, Listen, Ports, Trial
 from aiwm.daemon.engines.triton_install import find_version, open_install
 from aiwm.daemon.engines.triton_numbers import read_numbers
 from aiwm.daemon.engines.triton_repository import lay_out
 from aiwm.daemon.engines.triton_trial import try_model
+from aiwm.protocol.engine_options import options
 from aiwm.protocol.node_channel import DeployCommand, EngineNumbers
 from aiwm.protocol.resources.deployments import served_name
 
 _EXIT_SECONDS = 25
-_LOAD_FAILED = re.compile(r"failed to load '[^']+' version \d+: (.+)")
-_FATAL = re.compile(r"^error: (.+)$", re.MULTILINE)
-_LOGGED = re.compile(r"^E\d{4} [\d:.]+ \d+ \S+\] (.+)$", re.MULTILINE)
-_PORT_TAKEN = re.compile(r"already in use|failed to start (?:HTTP|GRPC|Metrics) service", re.IGNORECASE)
 
 
 class TritonEngine:
@@ -37,7 +34,7 @@ class TritonEngine:
         repository = workspace / "repository"
         shutil.rmtree(repository, ignore_errors=True)
         name = served_name(order.deployment_name)
-        lay_out(artifact, repository, name)
+        lay_out(artifact, repository, name, order.artifact.framework, gpus=bool(order.gpu_device_ids))
         region = f"aiwm_{order.replica_id}_"
         local = f"http://{address.local}:{ports.http}/v2"
         backends = [f"--backend-directory={install.backends}"] if install.backends else []
@@ -57,7 +54,7 @@ class TritonEngine:
             f"--metrics-port={ports.metrics}",
             f"--allow-gpu-metrics={'true' if order.gpu_device_ids else 'false'}",
             f"--backend-config=python,shm-region-prefix-name={region}",
-            *order.engine_args,
+            *(each.text for each in options(order.engine, order.engine_args)),
         ]
         return EnginePlan(
             argv=tuple(argv),
@@ -75,13 +72,7 @@ class TritonEngine:
         return read_numbers(page, served_name(order.deployment_name))
 
     def explain(self, log: str) -> str | None:
-        """Triton's own line: why a model did not load, else why the server did not start, else its last error."""
-        for pattern in (_LOAD_FAILED, _FATAL, _LOGGED):
-            if found := list(pattern.finditer(log)):
-                text = found[0].group() if pattern is _LOAD_FAILED else found[-1].group(1)
-                # Triton writes line ends inside its messages as \n; what follows them is a traceback of its own.
-                return text.split("\\n")[0].strip().strip('"')
-        return None
+        return triton_errors.explain(log)
 
     def port_taken(self, log: str) -> bool:
-        return _PORT_TAKEN.search(log) is not None
+        return triton_errors.port_taken(log)

@@ -24,6 +24,8 @@ EngineArgs = Annotated[list[Annotated[str, StringConstraints(max_length=1024)]],
 VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
 EnvironmentVariables = Annotated[dict[VariableName, Text], Field(max_length=128)]
 Replicas = Annotated[int, Field(ge=0, le=MAX_REPLICAS)]
+HealthPath = Annotated[str, StringConstraints(max_length=256, pattern=r"^/[A-Za-z0-9._~/?=&%-]*$")]
+Port = Annotated[int, Field(ge=1, le=65_535)]
 Image = Annotated[str, StringConstraints(max_length=512, pattern=r"^[\w][\w.:/@-]*$")]
 
 
@@ -136,6 +138,8 @@ class Deployment(Resource):
     engine_args: list[str]
     environment_variables: dict[str, str]
     image: str | None
+    health_path: str | None
+    port: int | None
     resources: Resources
     node_selector: dict[str, str]
     strategy: Strategy
@@ -143,6 +147,8 @@ class Deployment(Resource):
 
 
 class DeploymentCreate(Params):
+    """`healthPath` (where a 200 says that it serves) and `port` (the image's own) are a custom engine's alone."""
+
     name: Name
     model_id: Id
     description: Text = ""
@@ -155,6 +161,8 @@ class DeploymentCreate(Params):
     engine_args: EngineArgs = Field(default_factory=list)
     environment_variables: EnvironmentVariables = Field(default_factory=dict)
     image: Image | None = None
+    health_path: HealthPath | None = None
+    port: Port | None = None
     resources: ResourcesParams = Field(default_factory=ResourcesParams)
     node_selector: Labels = Field(default_factory=dict)
     strategy: Strategy = Field(default_factory=Strategy)
@@ -170,6 +178,8 @@ class DeploymentPatch(Patch):
     engine_args: EngineArgs = Field(default_factory=list)
     environment_variables: EnvironmentVariables = Field(default_factory=dict)
     image: Image | None = None
+    health_path: HealthPath | None = None
+    port: Port | None = None
     resources: ResourcesParams = Field(default_factory=ResourcesParams)
     node_selector: Labels = Field(default_factory=dict)
     strategy: Strategy = Field(default_factory=Strategy)
