@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import random
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -14,6 +15,8 @@ from tests.http_support import served, until
 from tests.wire.played_node import played
 
 from aiwm.apps.noti import compose
+from aiwm.testing.road import ready_model
+from aiwm.testing.simulated import SimulatedTelemetry
 from aiwm.testing.world import ADMIN_PASSWORD, World, open_world
 
 
@@ -224,3 +227,19 @@ async def test_what_is_wrong_with_a_node_and_what_it_measured_can_be_typed(termi
         refused = await terminal.type("nodes", "metrics", "gpu-1", "--hours", "24", "--step", "10")
         assert refused.code == 1
         assert "ask for 58 seconds or more" in refused.err
+
+
+async def test_the_gpus_of_each_replica_can_be_typed(terminal: Terminal) -> None:
+    world = terminal.world
+    await world.node("gpu-1", telemetry=SimulatedTelemetry("gpu-1", 2, random.Random(1)))
+    await terminal.login()
+    model_id = await ready_model(world)
+    body = {"name": "wide", "modelId": model_id, "resources": {"gpuCount": 2}}
+    await world.call("POST", "/api/v1/deployments", json=body, expect=201)
+    await terminal.ok("deployments", "start", "wide", "--wait")
+    title, row = (await terminal.ok("deployments", "replicas", "wide")).splitlines()
+    assert title.split()[:4] == ["REPLICA", "STATE", "NODE", "GPUS"]
+    assert (row.split()[1], row.split()[3]) == ("running", "0,1")
+    (replica,) = json.loads(await terminal.ok("deployments", "replicas", "wide", "-o", "json"))
+    shown = json.loads(await terminal.ok("deployments", "get", "wide", "-o", "json"))
+    assert replica["gpuDeviceIds"] == shown["replicaStatus"][0]["gpuDeviceIds"] == ["0", "1"]

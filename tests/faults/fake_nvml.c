@@ -9,6 +9,7 @@
  *   gpu GPU-cccc state=15                  everything about the device but its place answers with an error
  *   gpu GPU-dddd handle=15                 not even its place does
  *   process GPU-aaaa 4711 2048             a process and its memory in MiB
+ *   context GPU-aaaa 4711 2048             the same while that process lives, and counted in what the GPU has in use
  *   xid GPU-aaaa 79                        an event, told once
  *   hang                                   the next question is never answered
  *
@@ -131,10 +132,32 @@ int nvmlDeviceGetName(void *device, char *into, unsigned size) {
     return code ? code : copy(into, size, "Fake A100-80GB");
 }
 
+/* A zombie has no program any more, and a real driver has freed what it held. */
+static int lives(unsigned pid) {
+    char path[64], program[8];
+    snprintf(path, sizeof path, "/proc/%u/exe", pid);
+    return readlink(path, program, sizeof program) >= 0;
+}
+
+static unsigned processes_of(const char *kind, void *device, Process *into, unsigned room) {
+    char found[MOST_LINES][LINE], name[LINE], uuid[96];
+    unsigned pid, count = 0;
+    unsigned long long mib;
+    for (int each = 0, all = lines(found, kind); each < all; each++) {
+        if (sscanf(found[each], "%s %95s %u %llu", name, uuid, &pid, &mib) != 4 || strcmp(uuid, uuid_of(device))) continue;
+        if (!strcmp(kind, "context") && !lives(pid)) continue;
+        if (count < room) into[count] = (Process){pid, mib << 20, 0, 0};
+        count++;
+    }
+    return count;
+}
+
 int nvmlDeviceGetMemoryInfo(void *device, Memory *memory) {
     unsigned long long used = 0, total = 0;
+    Process holders[MOST_LINES];
     int code = value_of(device, "used", 1024, &used);
     if (!code) code = value_of(device, "total", 81920, &total);
+    for (unsigned each = processes_of("context", device, holders, MOST_LINES); each; each--) used += holders[each - 1].used >> 20;
     memory->used = used << 20;
     memory->total = total << 20;
     memory->free = (total - used) << 20;
@@ -160,17 +183,12 @@ int nvmlDeviceGetTotalEccErrors(void *device, int type, int counter, unsigned lo
 }
 
 int nvmlDeviceGetComputeRunningProcesses_v3(void *device, unsigned *count, Process *into) {
-    char found[MOST_LINES][LINE], uuid[96];
-    unsigned long long ignored, mib;
-    unsigned pid, room = *count;
+    unsigned long long ignored;
+    unsigned room = *count, first;
     int code = value_of(device, "processes", 0, &ignored);
     if (code) return code;
-    *count = 0;
-    for (int each = 0, all = lines(found, "process"); each < all; each++) {
-        if (sscanf(found[each], "process %95s %u %llu", uuid, &pid, &mib) != 3 || strcmp(uuid, uuid_of(device))) continue;
-        if (*count < room) into[*count] = (Process){pid, mib << 20, 0, 0};
-        ++*count;
-    }
+    first = processes_of("process", device, into, room);
+    *count = first + processes_of("context", device, into + first, first < room ? room - first : 0);
     return *count > room ? TOO_SMALL : SUCCESS;
 }
 

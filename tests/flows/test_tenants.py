@@ -272,6 +272,7 @@ async def test_the_machines_own_node_is_not_that_of_another_organization_with_it
 
 
 def test_a_default_hardware_profile_tells_nothing_of_another_organizations_devices() -> None:
-    gpu = NodeFacts("n", "n", "org-2", True, True, {}, frozenset(), (Gpu("0", None),), None, None, offline=False)
+    none, gpus = frozenset[str](), (Gpu("0", None),)
+    gpu = NodeFacts("n", "n", "org-2", True, True, {}, none, none, gpus, None, None, offline=False)
     assert profile_for(Resources(), Fleet({"n": gpu}), "org-1") is HardwareProfile.CPU
     assert profile_for(Resources(), Fleet({"n": gpu}), "org-2") is HardwareProfile.GPU

@@ -10,7 +10,7 @@ from aiwm.cli.nouns import Reference, Spec
 from aiwm.cli.output import Column, Format, Output, show_json, show_rows
 from aiwm.cli.progress import StartMeter
 from aiwm.cli.session import run, signed_in
-from aiwm.protocol.resources.deployments import Deployment, DeploymentEvent
+from aiwm.protocol.resources.deployments import Deployment, DeploymentEvent, ReplicaDetail
 from aiwm.protocol.states import DeploymentStatus
 from aiwm.sdk.client import Client
 
@@ -22,6 +22,15 @@ _EVENT_COLUMNS: tuple[Column[DeploymentEvent], ...] = (
     Column("SEVERITY", lambda event: event.severity.value),
     Column("EVENT", lambda event: event.event),
     Column("MESSAGE", lambda event: event.message),
+)
+_REPLICA_COLUMNS: tuple[Column[ReplicaDetail], ...] = (
+    Column("REPLICA", lambda each: each.replica_id),
+    Column("STATE", lambda each: each.state.value),
+    Column("NODE", lambda each: each.node_id or "-"),
+    Column("GPUS", lambda each: ",".join(each.gpu_device_ids) or "-"),
+    Column("ENDPOINT", lambda each: each.endpoint or "-"),
+    Column("RESTARTS", lambda each: str(each.restarts)),
+    Column("MESSAGE", lambda each: each.message or ""),
 )
 
 
@@ -95,7 +104,7 @@ def add_verbs(app: typer.Typer, spec: Spec[Deployment]) -> None:
 
 
 def add_reading(app: typer.Typer) -> None:
-    """logs, events."""
+    """logs, events, replicas."""
 
     @app.command()
     def logs(
@@ -123,6 +132,20 @@ def add_reading(app: typer.Typer) -> None:
                 found = await client.deployments.events(await client.deployments.resolve(reference))
             if output is Format.TABLE:
                 show_rows(found, _EVENT_COLUMNS)
+            else:
+                show_json([each.to_wire() for each in found], output)
+
+        run(work())
+
+    @app.command()
+    def replicas(reference: Reference, output: Output = Format.TABLE) -> None:
+        """Show a deployment's engines: where each runs, and on which GPUs."""
+
+        async def work() -> None:
+            async with signed_in() as client:
+                found = await client.deployments.replicas(await client.deployments.resolve(reference))
+            if output is Format.TABLE:
+                show_rows(found, _REPLICA_COLUMNS)
             else:
                 show_json([each.to_wire() for each in found], output)
 

@@ -6,17 +6,13 @@ import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from aiwm.daemon.engines.triton_install import find_binary, find_version
-from aiwm.daemon.floors import is_old, sentence
 from aiwm.daemon.gpu import Gpus, Reading
 from aiwm.daemon.patience import Patience
 from aiwm.daemon.service import UNIT
-from aiwm.daemon.software import Software
 from aiwm.daemon.telemetry import LOW_DISK_MIB
 from aiwm.daemon.unit import SERVICE, USER
 
@@ -81,10 +77,14 @@ def _name(uid: int) -> str:
         return str(uid)
 
 
-def gpus(read: Callable[[], Reading] | None = None) -> Check:
+def look_at_gpus() -> tuple[Reading, float]:
+    """What the driver says, and for how long it has not answered."""
+    return Patience(Gpus(None).read, Reading(), seconds=_DRIVER_SECONDS).ask()
+
+
+def gpus(reading: Reading, silent: float = 0.0) -> Check:
     """The driver and every GPU, as the daemon will see them."""
-    what, looking = "gpus", Patience(read or Gpus(None).read, Reading(), seconds=_DRIVER_SECONDS)
-    reading, silent = looking.ask()
+    what = "gpus"
     if silent:
         return Check("fail", what, "NVIDIA's driver does not answer", "see `dmesg`, then restart the machine")
     if reading.broken is not None:
@@ -97,39 +97,6 @@ def gpus(read: Callable[[], Reading] | None = None) -> Check:
     for verdict, health in (("fail", "error"), ("warn", "warning")):
         if bad := ", ".join(gpu.device_id for gpu in reading.devices if gpu.health == health):
             return Check("fail" if verdict == "fail" else "warn", what, value, f"look after {bad}: see `dmesg`")
-    return Check("ok", what, value)
-
-
-def containers(found: Software) -> list[Check]:
-    """Docker and NVIDIA's toolkit for it; a node that runs processes needs neither."""
-    runtime = found.runtime
-    if runtime is None:
-        return [Check("ok", "containers", "no Docker that this user may use; engines run as processes")]
-    first = _versioned("containers", runtime.type, runtime.version)
-    if found.toolkit is None:
-        return [first, Check("ok", "container toolkit", "none; containers get no GPUs without it")]
-    return [first, _versioned("container toolkit", "toolkit", found.toolkit)]
-
-
-def engines(setting: str, found: Software) -> list[Check]:
-    """What this node can serve models with."""
-    binary = find_binary(setting)
-    if binary is None:
-        advice = "install Triton, or name its binary in AIWM_TRITON_SERVER"
-        checks = [Check("warn", "engines", "no Triton was found, so nothing can be deployed here", advice)]
-    elif not os.access(binary, os.X_OK):
-        checks = [Check("fail", "engines", f"{binary} cannot be started", "correct AIWM_TRITON_SERVER")]
-    else:
-        checks = [_versioned("engines", "triton", find_version(binary), f", {binary}")]
-    if found.vllm is not None:
-        checks.append(_versioned("vllm", "vllm", found.vllm))
-    return checks
-
-
-def _versioned(what: str, name: str, version: str | None, more: str = "") -> Check:
-    value = f"{name} {version or 'of unknown version'}{more}"
-    if version is not None and is_old(name, version):
-        return Check("warn", what, value, sentence(name, version))
     return Check("ok", what, value)
 
 

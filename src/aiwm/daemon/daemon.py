@@ -17,6 +17,7 @@ from aiwm.daemon.engines.vllm import GpuMemory, VllmEngine
 from aiwm.daemon.engines.vllm_install import find_vllm
 from aiwm.daemon.floors import merged, old_software
 from aiwm.daemon.join import Joiner
+from aiwm.daemon.launchers.limits import systemd_run
 from aiwm.daemon.launchers.port import Launcher
 from aiwm.daemon.launchers.process import ProcessLauncher
 from aiwm.daemon.ledger import Ledger
@@ -57,7 +58,7 @@ def process_launcher(
         engines[EngineName.VLLM] = VllmEngine(command, gpu_memory=gpu_memory, remote_code=remote_code)
     if settings.custom_commands:
         engines[EngineName.CUSTOM] = CustomEngine()
-    return ProcessLauncher(engines, lifeline=lifeline)
+    return ProcessLauncher(engines, lifeline=lifeline, systemd_run=systemd_run())
 
 
 def node_dir(settings: Settings) -> Path:

@@ -10,27 +10,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from aiwm.daemon import checks, reach
+from aiwm.daemon import checks, engine_checks, reach
 from aiwm.daemon.checks import Check
 from aiwm.daemon.credential import Credential
 from aiwm.daemon.envfile import read_environment
 from aiwm.daemon.join import read_identity
 from aiwm.daemon.link import base_url
 from aiwm.daemon.service import ENVIRONMENT, UNIT
-from aiwm.daemon.software import find_software
+from aiwm.daemon.software import docker_facts, find_software
 from aiwm.kit.settings import Settings, SettingsError, load_settings
 from aiwm.kit.trust import trusting
 
 
 def examine(settings: Settings, *, installed: bool) -> list[Check]:
     """Everything; takes seconds where something does not answer."""
-    found = find_software()
+    found, (reading, silent) = find_software(), checks.look_at_gpus()
     return [
         checks.python(),
         checks.data_folder(settings.data_dir, installed=installed),
-        checks.gpus(),
-        *checks.containers(found),
-        *checks.engines(settings.triton_server, found),
+        checks.gpus(reading, silent),
+        *engine_checks.containers(found, docker_facts(os.environ), gpus=bool(reading.devices)),
+        *engine_checks.engines(settings.triton_server, found),
         checks.service(),
         checks.open_files(),
         checks.cgroup(),

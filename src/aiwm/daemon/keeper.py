@@ -15,6 +15,7 @@ import fcntl
 import glob
 import json
 import os
+import resource
 import selectors
 import signal
 import subprocess
@@ -67,6 +68,13 @@ def write_atomically(path: Path, content: dict[str, Any]) -> None:
         with contextlib.suppress(OSError):
             draft.unlink()
         raise
+
+
+def limit(which: int, most: int) -> None:
+    """Lowers one of this process's limits to `most`, or leaves it as it is where it is lower already."""
+    hard = resource.getrlimit(which)[1]
+    most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    resource.setrlimit(which, (most, most))
 
 
 def clear_scratch(patterns: list[str]) -> None:
@@ -172,6 +180,7 @@ class Keeper:
         libc = ctypes.CDLL(None)
         libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         keeper = os.getpid()
+        limits = [(getattr(resource, name), most) for name, most in self._spec["rlimits"].items()]
 
         def become_engine() -> None:
             # Output without its keeper has nowhere to go, and the next write would end the engine anyway.
@@ -181,6 +190,8 @@ class Keeper:
             # Short of memory, the machine is to give up an engine before those who would start it again.
             with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
                 score.write(str(ENGINE_OOM_SCORE))
+            for which, most in limits:
+                limit(which, most)
 
         try:
             engine = subprocess.Popen(
@@ -316,7 +327,7 @@ class Keeper:
 
 
 def main(arguments: list[str]) -> int:
-    """`SPEC` is a JSON file: argv, env, cwd, folder, scratch[] (glob patterns), logBytes, logFiles."""
+    """`SPEC` is a JSON file: argv, env, cwd, folder, rlimits{}, scratch[] (glob patterns), logBytes, logFiles."""
     spec = json.loads(Path(arguments[0]).read_text())
     lifeline = int(arguments[2]) if arguments[1:2] == ["--lifeline"] else None
     lock = os.open(Path(spec["folder"]) / LOCK, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)

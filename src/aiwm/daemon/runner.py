@@ -214,7 +214,8 @@ class Runner:
 
     def _seen(self, order: DeployCommand) -> DeployCommand:
         """The order with its GPUs under the names that the engine must use for them."""
-        return order.model_copy(update={"gpu_device_ids": [self.cuda_name(each) for each in order.gpu_device_ids]})
+        names = [self.cuda_name(each) for each in order.gpu_device_ids]
+        return order.model_copy(update={"gpu_device_id": ",".join(names), "gpu_device_ids": names})
 
     async def _wait_ready(self, record: ReplicaRecord, engine: Engine) -> Ended | None:
         """None once the engine serves and a tiny request to it was tried."""

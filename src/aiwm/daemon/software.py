@@ -38,6 +38,14 @@ class Software:
         return [(runtime.type, runtime.version), ("toolkit", self.toolkit), ("vllm", self.vllm)]
 
 
+@dataclass(frozen=True, slots=True)
+class DockerFacts:
+    """How Docker is set up: whether containers outlive its daemon, and the runtimes it knows."""
+
+    live_restore: bool
+    runtimes: frozenset[str]
+
+
 class Survey:
     """Looks when asked, at most every ten minutes; may block for some seconds where Docker hangs."""
 
@@ -64,18 +72,32 @@ def find_software() -> Software:
 
 def docker_runtime(environment: Mapping[str, str]) -> ContainerRuntime | None:
     """Who answers on Docker's socket: Docker, or Podman in its place."""
+    answer = _docker(environment, "/version")
+    if not isinstance(answer.get("Version"), str):
+        return None
+    podman = "Podman Engine" in json.dumps(answer.get("Components"))
+    return ContainerRuntime(type="podman" if podman else "docker", version=answer["Version"][:256])
+
+
+def docker_facts(environment: Mapping[str, str]) -> DockerFacts | None:
+    """None where Docker does not answer, or does not say."""
+    answer = _docker(environment, "/info")
+    live_restore, runtimes = answer.get("LiveRestoreEnabled"), answer.get("Runtimes")
+    if not isinstance(live_restore, bool) or not isinstance(runtimes, dict):
+        return None
+    return DockerFacts(live_restore, frozenset(runtimes))
+
+
+def _docker(environment: Mapping[str, str], path: str) -> dict[str, Any]:
+    """What is answered on Docker's socket; empty when there is no such answer."""
     host = environment.get("DOCKER_HOST") or f"unix://{DOCKER_SOCKET}"
     if not host.startswith("unix://"):
-        return None
+        return {}
     try:
-        answer = _get(host.removeprefix("unix://"), "/version")
+        answer = _get(host.removeprefix("unix://"), path)
     except (OSError, http.client.HTTPException, ValueError):
-        return None
-    components = answer.get("Components") if isinstance(answer, dict) else None
-    if not isinstance(answer, dict) or not isinstance(answer.get("Version"), str):
-        return None
-    podman = "Podman Engine" in json.dumps(components)
-    return ContainerRuntime(type="podman" if podman else "docker", version=answer["Version"][:256])
+        return {}
+    return answer if isinstance(answer, dict) else {}
 
 
 class _UnixConnection(http.client.HTTPConnection):

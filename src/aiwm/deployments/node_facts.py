@@ -46,6 +46,7 @@ def _facts(
         schedulable=record.schedulable and not record.maintenance,
         labels=record.labels,
         engines=frozenset(engine.name for engine in seen.engines),
+        launchers=frozenset(seen.launchers),
         gpus=tuple(Gpu(gpu.device_id, gpu.memory_total) for gpu in seen.gpu_devices),
         ram_free=seen.ram_free,
         inventory=inventory,

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from aiwm.deployments.claims import Claim, room, standing
 from aiwm.protocol.node_channel import ReplicaReport
 from aiwm.protocol.resources.deployments import Resources
 from aiwm.protocol.states import EngineName, HardwareProfile
@@ -31,6 +32,7 @@ class NodeFacts:
     schedulable: bool
     labels: Mapping[str, str]
     engines: frozenset[str]
+    launchers: frozenset[str]
     gpus: tuple[Gpu, ...]
     ram_free: int | None
     inventory: Mapping[str, ReplicaReport] | None
@@ -42,16 +44,20 @@ class NodeFacts:
         """Whether commands reach it and its inventory is known."""
         return self.inventory is not None
 
+    def memory_of(self, device_id: str) -> int | None:
+        """A device's memory in MiB; None when it does not tell, or is not there."""
+        return next((gpu.memory_total for gpu in self.gpus if gpu.device_id == device_id), None)
+
 
 @dataclass(slots=True)
 class Fleet:
-    """All nodes, and which replica holds which device: `taken[(node, device)] = replica`.
+    """All nodes, and which replicas hold which device, by node and device.
 
     While the controller is `isolated`, a node that is away is away, and nothing more is known of it.
     """
 
     nodes: dict[str, NodeFacts]
-    taken: dict[tuple[str, str], str] = field(default_factory=dict)
+    taken: dict[tuple[str, str], tuple[Claim, ...]] = field(default_factory=dict)
     load: dict[str, int] = field(default_factory=dict)
     isolated: bool = False
     _reported: dict[str, list[tuple[str, ReplicaReport]]] | None = None
@@ -65,24 +71,43 @@ class Fleet:
                     self._reported.setdefault(report.deployment_id, []).append((node.node_id, report))
         return self._reported.get(deployment_id, [])
 
-    def take(self, node_id: str, devices: list[str], replica_id: str) -> None:
-        """Marks a node's devices as held; of two replicas that claim one, the older has it (ids sort by birth)."""
+    def take(self, node_id: str, devices: list[str], replica_id: str, memory: int | None = None) -> None:
+        """Marks a node's devices as held by a replica: `memory` MiB of each, or the whole."""
         self.load[node_id] = self.load.get(node_id, 0) + 1
         for device in devices:
-            self.taken[(node_id, device)] = min(replica_id, self.taken.get((node_id, device), replica_id))
+            self.taken[node_id, device] = (*self._claims(node_id, device), Claim(replica_id, memory))
+
+    def _claims(self, node_id: str, device: str) -> tuple[Claim, ...]:
+        return self.taken.get((node_id, device), ())
 
     def copy(self) -> "Fleet":
         """The same fleet, on which devices may be taken on trial."""
         return Fleet(self.nodes, dict(self.taken), dict(self.load), self.isolated, self._reported)
 
-    def free(self, node: NodeFacts, gpu_memory: int | None) -> list[str]:
-        """The node's devices that nobody holds and that are large enough, by id."""
-        return [
-            gpu.device_id
-            for gpu in node.gpus
-            if (node.node_id, gpu.device_id) not in self.taken
-            and (gpu_memory is None or (gpu.memory_total or 0) >= gpu_memory)
-        ]
+    def free(self, node: NodeFacts) -> list[str]:
+        """The node's devices that nobody holds, by id."""
+        return [gpu.device_id for gpu in node.gpus if not self._claims(node.node_id, gpu.device_id)]
+
+    def shareable(self, node: NodeFacts, memory: int) -> list[tuple[bool, int, str]]:
+        """The devices with `memory` MiB to spare: whether nobody holds any of it yet, how much there is, and the id.
+
+        Fullest first, so that small parts gather on few devices.
+        """
+        found = []
+        for gpu in node.gpus:
+            claims = self._claims(node.node_id, gpu.device_id)
+            if gpu.memory_total is not None and (left := room(claims, gpu.memory_total)) >= memory:
+                found.append((not claims, left, gpu.device_id))
+        return sorted(found)
+
+    def stands(self, node_id: str, devices: list[str], replica_id: str, memory: int | None) -> bool:
+        """Whether a replica may have what it claims, or others that claim the same were there before it."""
+        node, own = self.nodes.get(node_id), Claim(replica_id, memory)
+        for device in devices:
+            total = None if node is None else node.memory_of(device)
+            if replica_id not in standing({*self._claims(node_id, device), own}, total):
+                return False
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +120,7 @@ class Need:
     resources: Resources
     selector: Mapping[str, str]
     pinned_node_id: str | None
+    image: str | None = None
 
     @property
     def gpu_count(self) -> int:
@@ -102,6 +128,11 @@ class Need:
         if self.resources.gpu_count is not None:
             return self.resources.gpu_count
         return {HardwareProfile.CPU: 0, HardwareProfile.GPU: 1, HardwareProfile.MULTI_GPU: 2}[self.profile]
+
+    @property
+    def gpu_share(self) -> int | None:
+        """How many MiB of each device it takes beside others; None when it wants its devices for itself."""
+        return self.resources.gpu_memory or None if self.gpu_count else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,33 +149,57 @@ class Rejection:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Offer:
+    """The devices of a node that a replica could have, best first, and how dear they are: the least is taken."""
+
+    devices: list[str]
+    cost: tuple[int, int]
+    how: str
+
+
 def place(need: Need, fleet: Fleet) -> tuple[Placement | None, list[Rejection]]:
     """The fitting node that keeps the most devices of other nodes free (then the least loaded); why not the rest."""
-    fitting: list[tuple[tuple[int, int, int, str], NodeFacts, list[str]]] = []
+    fitting: list[tuple[tuple[object, ...], NodeFacts, _Offer]] = []
     rejected: list[Rejection] = []
     for node in fleet.nodes.values():
         if not _may_see(need, node):
             continue
-        free = fleet.free(node, need.resources.gpu_memory)
-        reason = _objection(need, node, free)
+        offer = _offer(need, node, fleet)
+        reason = _objection(need, node, offer.devices)
         if reason is not None:
             rejected.append(Rejection(node.node_id, node.name, reason))
             continue
-        rank = (len(free), fleet.load.get(node.node_id, 0), -(node.ram_free or 0), node.node_id)
-        fitting.append((rank, node, free))
+        rank = (*offer.cost, fleet.load.get(node.node_id, 0), -(node.ram_free or 0), node.node_id)
+        fitting.append((rank, node, offer))
     if not fitting:
         return None, rejected
-    _, node, free = min(fitting, key=lambda each: each[0])
-    devices = tuple(free[: need.gpu_count])
-    how = f"{len(free)} free GPUs" if need.gpu_count else f"{fleet.load.get(node.node_id, 0)} replicas there"
-    return Placement(node.node_id, devices, f"{node.name} fits best: {how}"), rejected
+    _, node, offer = min(fitting, key=lambda each: each[0])
+    devices = tuple(offer.devices[: need.gpu_count])
+    return Placement(node.node_id, devices, f"{node.name} fits best: {offer.how}"), rejected
+
+
+def _offer(need: Need, node: NodeFacts, fleet: Fleet) -> _Offer:
+    if need.gpu_share is None:
+        free = fleet.free(node)
+        how = f"{len(free)} free GPUs" if need.gpu_count else f"{fleet.load.get(node.node_id, 0)} replicas there"
+        return _Offer(free, (len(free), 0), how)
+    shareable = fleet.shareable(node, need.gpu_share)
+    chosen = shareable[: need.gpu_count]
+    parts = ", ".join(f"{left} MiB of GPU {device}" for _, left, device in chosen)
+    return _Offer(
+        devices=[device for _, _, device in shareable],
+        cost=(sum(untouched for untouched, _, _ in chosen), sum(left for _, left, _ in chosen)),
+        how=f"{need.gpu_share} MiB of the free {parts}",
+    )
 
 
 def _may_see(need: Need, node: NodeFacts) -> bool:
     return node.org_id is None or node.org_id == need.org_id
 
 
-def _objection(need: Need, node: NodeFacts, free: list[str]) -> str | None:
+def _objection(need: Need, node: NodeFacts, devices: list[str]) -> str | None:
+    fitting = "fitting free GPUs" if need.gpu_share is None else f"GPUs with {need.gpu_share} MiB to spare"
     checks = (
         (need.pinned_node_id not in (None, node.node_id), "the deployment is pinned to another node"),
         (not node.worker, "it has no worker role"),
@@ -152,8 +207,9 @@ def _objection(need: Need, node: NodeFacts, free: list[str]) -> str | None:
         (not node.reachable, "it is not connected"),
         (node.fault is not None, node.fault or ""),
         (any(node.labels.get(key) != value for key, value in need.selector.items()), "its labels do not match"),
-        (need.engine.value not in node.engines, f"it cannot run {need.engine.value}"),
-        (len(free) < need.gpu_count, f"it has {len(free)} fitting free GPUs of the {need.gpu_count} needed"),
+        (need.image is not None and "docker" not in node.launchers, "it runs no containers, which an image needs"),
+        (need.image is None and need.engine.value not in node.engines, f"it cannot run {need.engine.value}"),
+        (len(devices) < need.gpu_count, f"it has {len(devices)} {fitting} of the {need.gpu_count} needed"),
         (
             need.resources.ram is not None and node.ram_free is not None and node.ram_free < need.resources.ram,
             f"it has {node.ram_free} MiB of free memory of the {need.resources.ram} needed",
@@ -184,5 +240,7 @@ def profile_for(resources: Resources, fleet: Fleet, org_id: str | None) -> Hardw
     if resources.gpu_count is not None:
         count = resources.gpu_count
         return (HardwareProfile.CPU, HardwareProfile.GPU)[count] if count < 2 else HardwareProfile.MULTI_GPU
+    if resources.gpu_memory:
+        return HardwareProfile.GPU
     theirs = any(node.gpus for node in fleet.nodes.values() if node.org_id in (None, org_id))
     return HardwareProfile.GPU if theirs else HardwareProfile.CPU

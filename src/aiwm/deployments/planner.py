@@ -50,6 +50,7 @@ def need_of(wish: Wish) -> Need:
         resources=wish.resources,
         selector=wish.node_selector,
         pinned_node_id=wish.pinned_node_id,
+        image=wish.image,
     )
 
 
@@ -119,10 +120,8 @@ def _stopping(wish: Wish, replica: Replica, fleet: Fleet) -> Replica:
 
 def _yielding(wish: Wish, replica: Replica, fleet: Fleet) -> Replica:
     """Two controllers that plan at once may give one device away twice; the younger goes, unless it runs."""
-    claimed = ((replica.node_id, device) for device in replica.gpu_device_ids)
-    if replica.state not in _NOT_YET or all(
-        fleet.taken.get(each, replica.replica_id) == replica.replica_id for each in claimed
-    ):
+    claim = (replica.node_id, replica.gpu_device_ids, replica.replica_id, replica.gpu_share)
+    if replica.state not in _NOT_YET or fleet.stands(*claim):
         return replica
     return _stopping(wish, replica, fleet).model_copy(update={"message": "its GPU is another replica's"})
 
@@ -147,13 +146,14 @@ def _placed(
     wish: Wish, replicas: list[Replica], missing: int, fleet: Fleet, new_id: Callable[[], str]
 ) -> tuple[list[Replica], str | None]:
     replicas = [each for each in replicas if each.state is not ReplicaState.STOPPED]
+    need = need_of(wish)
     for _ in range(missing):
-        placement, rejected = place(need_of(wish), fleet)
+        placement, rejected = place(need, fleet)
         if placement is None:
             return replicas, why_nowhere(rejected)
         replica_id = new_id()
         devices = list(placement.gpu_device_ids)
-        fleet.take(placement.node_id, devices, replica_id)
+        fleet.take(placement.node_id, devices, replica_id, need.gpu_share)
         replicas = [
             *replicas,
             Replica(
@@ -162,6 +162,7 @@ def _placed(
                 generation=wish.generation,
                 revision=wish.revision,
                 gpu_device_ids=devices,
+                gpu_share=need.gpu_share,
                 container_name=container_id(wish.name, replica_id),
                 message=placement.reason,
             ),

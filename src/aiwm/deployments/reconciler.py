@@ -96,7 +96,7 @@ class Reconciler:
         for wish in self._parts.book:
             for replica in self._parts.book.state(wish.id).replicas:
                 if replica.active:
-                    fleet.take(replica.node_id, replica.gpu_device_ids, replica.replica_id)
+                    fleet.take(replica.node_id, replica.gpu_device_ids, replica.replica_id, replica.gpu_share)
         return fleet
 
     async def _pass(self, ids: set[str]) -> None:

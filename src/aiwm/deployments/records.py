@@ -68,7 +68,10 @@ class Wish(OwnedRecord):
 
 
 class Replica(BaseModel):
-    """One engine on one node, as last seen. `crashloop_told` is the generation of which people know that it crashes."""
+    """One engine on one node, as last seen. `crashloop_told` is the generation of which people know that it crashes.
+
+    `gpu_share` is how many MiB of each of its devices it was given; None when it has them to itself.
+    """
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
 
@@ -78,6 +81,7 @@ class Replica(BaseModel):
     generation: int
     revision: int
     gpu_device_ids: list[str] = []
+    gpu_share: int | None = None
     container_name: str | None = None
     container_port: int | None = None
     endpoint: str | None = None
@@ -163,7 +167,9 @@ def deployment_view(wish: Wish, state: DeploymentState, usage: Usage, *, base_ur
 
 def replica_view(replica: Replica) -> ReplicaStatus:
     """A replica as users see it."""
-    return ReplicaStatus.model_validate(replica.model_dump(exclude={"generation", "revision", "crashloop_told"}))
+    return ReplicaStatus.model_validate(
+        replica.model_dump(exclude={"generation", "revision", "gpu_share", "crashloop_told"})
+    )
 
 
 def replica_detail(replica: Replica, usage: ReplicaUsage | None) -> ReplicaDetail:

@@ -71,13 +71,14 @@ class DeploymentService:
         placements: list[PlannedReplica] = []
         reason: str | None = None
         rejected: list[Rejection] = []
+        need = need_of(wish)
         for number in range(wish.replicas):
-            placement, rejected = place(need_of(wish), fleet)
+            placement, rejected = place(need, fleet)
             if placement is None:
                 reason = why_nowhere(rejected)
                 break
             devices = list(placement.gpu_device_ids)
-            fleet.take(placement.node_id, devices, f"planned-{number}")
+            fleet.take(placement.node_id, devices, f"planned-{number}", need.gpu_share)
             placements.append(
                 PlannedReplica(node_id=placement.node_id, gpu_device_ids=devices, reason=placement.reason)
             )

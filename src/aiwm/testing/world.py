@@ -12,6 +12,7 @@ from aiwm.apps.controller import Controller, compose
 from aiwm.daemon.daemon import Daemon
 from aiwm.daemon.launchers.fake import FakeLauncher
 from aiwm.daemon.launchers.port import Launcher
+from aiwm.daemon.telemetry import Telemetry
 from aiwm.gateway.upstream import Upstream
 from aiwm.http.serve import bind, serve
 from aiwm.infra.build import Infra
@@ -64,14 +65,16 @@ class World:
                 raise AssertionError(f"{method} {path}: {answer.status} {body}")
             return body if isinstance(body, dict) else {"data": body}
 
-    async def node(self, name: str, launcher: Launcher | None = None) -> str:
+    async def node(self, name: str, launcher: Launcher | None = None, telemetry: Telemetry | None = None) -> str:
         """Registers a node, runs its daemon, and waits until it is online; its id."""
         made = await self.call("POST", "/api/v1/nodes", json={"name": name}, expect=201)
         node_id = str(made["nodeId"])
-        await self.daemon(node_id, launcher)
+        await self.daemon(node_id, launcher, telemetry)
         return node_id
 
-    async def daemon(self, node_id: str, launcher: Launcher | None = None) -> Daemon:
+    async def daemon(
+        self, node_id: str, launcher: Launcher | None = None, telemetry: Telemetry | None = None
+    ) -> Daemon:
         """Runs a daemon for a registered node until the world ends, and waits until it is online."""
         token = await self.call("POST", f"/api/v1/nodes/{node_id}/token", json={}, expect=200)
         settings = replace(
@@ -81,7 +84,7 @@ class World:
             node_token=str(token["token"]),
         )
         self.launchers[node_id] = launcher or FakeLauncher()
-        daemon = Daemon(settings, launcher=self.launchers[node_id])
+        daemon = Daemon(settings, launcher=self.launchers[node_id], telemetry=telemetry)
         running = asyncio.create_task(daemon.run(), name=f"daemon of {node_id}")
         self.stack.push_async_callback(_ended, daemon, running)
 

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from aiwm.daemon import checks, reach
 from aiwm.daemon.gpu import Reading
-from aiwm.daemon.software import Software
-from aiwm.protocol.resources.nodes import ContainerRuntime, GpuDevice
+from aiwm.protocol.resources.nodes import GpuDevice
 
 
 def test_a_line_says_how_it_is_what_and_what_to_do() -> None:
@@ -56,35 +55,9 @@ def gpu(health: Any) -> GpuDevice:
     ],
 )
 def test_gpus_are_judged_as_the_daemon_sees_them(reading: Reading, verdict: str, text: str) -> None:
-    found = checks.gpus(lambda: reading)
+    found = checks.gpus(reading)
     assert found.verdict == verdict
     assert text in found.line()
-
-
-def test_old_container_software_is_a_warning_that_names_the_floor() -> None:
-    old = checks.containers(Software(ContainerRuntime(type="docker", version="20.10.5"), "1.13.0"))
-    assert [each.verdict for each in old] == ["warn", "warn"]
-    assert "older than 24" in old[0].advice
-    new = checks.containers(Software(ContainerRuntime(type="docker", version="28.0.0")))
-    assert [each.verdict for each in new] == ["ok", "ok"]
-    assert [each.verdict for each in checks.containers(Software())] == ["ok"]
-
-
-def test_engines_are_found_by_setting_and_judged_by_version(tmp_path: Path) -> None:
-    binary = tmp_path / "bin/tritonserver"
-    assert checks.engines(str(binary), Software())[0].verdict == "fail"
-    binary.parent.mkdir()
-    binary.write_text("#!/bin/sh\n")
-    binary.chmod(0o755)
-    assert checks.engines(str(binary), Software())[0].value == f"triton of unknown version, {binary}"
-    (tmp_path / "TRITON_VERSION").write_text("2.30.0\n")
-    triton, vllm = checks.engines(str(binary), Software(vllm="0.5.0"))
-    assert (triton.verdict, vllm.verdict) == ("warn", "warn")
-
-
-def test_a_node_without_an_engine_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks, "find_binary", lambda setting: None)
-    assert "install Triton" in checks.engines("", Software())[0].line()
 
 
 @pytest.mark.parametrize(("said", "verdict"), [("active", "ok"), ("failed", "fail"), ("", "fail")])

@@ -12,11 +12,11 @@ import pytest
 
 from aiwm.daemon.engines.vllm_install import find_vllm, vllm_version
 from aiwm.daemon.patience import Patience
-from aiwm.daemon.software import Software, Survey, docker_runtime, toolkit_version
+from aiwm.daemon.software import DockerFacts, Software, Survey, docker_facts, docker_runtime, toolkit_version
 
 
 @contextmanager
-def listening(path: Path, answer: bytes) -> Iterator[dict[str, str]]:
+def listening(path: Path, answer: bytes, asked: str = "/version") -> Iterator[dict[str, str]]:
     """A socket in Docker's place that answers one request."""
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(path))
@@ -25,7 +25,7 @@ def listening(path: Path, answer: bytes) -> Iterator[dict[str, str]]:
         def serve() -> None:
             connection, _ = server.accept()
             with connection:
-                assert connection.recv(65_536).startswith(b"GET /version HTTP/1.1\r\n")
+                assert connection.recv(65_536).startswith(f"GET {asked} HTTP/1.1\r\n".encode())
                 connection.sendall(answer)
 
         thread = threading.Thread(target=serve)
@@ -56,6 +56,24 @@ def test_who_answers_on_docker_s_socket_is_named(tmp_path: Path, body: str, foun
 def test_nonsense_on_docker_s_socket_is_no_docker(tmp_path: Path, answer: bytes) -> None:
     with listening(tmp_path / "s", answer) as environment:
         assert docker_runtime(environment) is None
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        (
+            '{"LiveRestoreEnabled": true, "Runtimes": {"runc": {}, "nvidia": {}}}',
+            DockerFacts(True, frozenset({"runc", "nvidia"})),
+        ),
+        ('{"LiveRestoreEnabled": false, "Runtimes": {}}', DockerFacts(False, frozenset())),
+        ('{"LiveRestoreEnabled": 1, "Runtimes": {}}', None),
+        ('{"LiveRestoreEnabled": true, "Runtimes": null}', None),
+        ("[]", None),
+    ],
+)
+def test_docker_says_how_it_is_set_up(tmp_path: Path, body: str, found: DockerFacts | None) -> None:
+    with listening(tmp_path / "s", http(body), "/info") as environment:
+        assert docker_facts(environment) == found
 
 
 def test_no_socket_and_a_docker_elsewhere_are_no_docker_here(tmp_path: Path) -> None:

@@ -83,6 +83,7 @@ def a_node(
         "schedulable": True,
         "labels": {},
         "engines": frozenset({"triton"}),
+        "launchers": frozenset({"process"}),
         "gpus": tuple(Gpu(str(number), 16_384) for number in range(gpus)),
         "ram_free": 32_768,
         "inventory": None if runs is None else {report.replica_id: report for report in runs},
@@ -97,8 +98,20 @@ def a_fleet(*nodes: NodeFacts, states: Iterable[DeploymentState] = ()) -> Fleet:
     for state in states:
         for replica in state.replicas:
             if replica.active:
-                fleet.take(replica.node_id, replica.gpu_device_ids, replica.replica_id)
+                fleet.take(replica.node_id, replica.gpu_device_ids, replica.replica_id, replica.gpu_share)
     return fleet
+
+
+def overfull(fleet: Fleet) -> list[tuple[str, str]]:
+    """The devices of which more is held than there is, or that one has for itself and another uses too."""
+    found = []
+    for (node_id, device), claims in fleet.taken.items():
+        whole = any(each.memory is None for each in claims)
+        held = sum(each.memory or 0 for each in claims)
+        total = fleet.nodes[node_id].memory_of(device) or 0
+        if (whole and len(claims) > 1) or held > total * 0.95:
+            found.append((node_id, device))
+    return found
 
 
 class Ids:
@@ -117,6 +130,9 @@ tried = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCh
 
 NODE_IDS = ("node-1", "node-2", "node-3", "node-4")
 REPLICA_IDS = tuple(f"replica-{number}" for number in range(1, 7))
+
+SHARES = st.sampled_from([None, None, 0, 1, 4_096, 7_000, 15_564, 15_565])
+"""Of a GPU of `a_node`, which has 15,564 MiB to share."""
 
 _states = st.sampled_from(list(ReplicaState))
 
@@ -153,6 +169,7 @@ def some_node(draw: st.DrawFn, node_id: str, known: list[Replica]) -> NodeFacts:
         org_id=draw(st.sampled_from([None, HERE, ELSEWHERE])),
         labels=draw(st.sampled_from([{}, {"zone": "a"}])),
         engines=frozenset(draw(st.sampled_from([(), ("triton",), ("triton", "vllm")]))),
+        launchers=frozenset(draw(st.sampled_from([("process",), ("docker",), ("docker", "process")]))),
         ram_free=draw(st.sampled_from([None, 0, 32_768])),
     )
 
@@ -172,7 +189,12 @@ def some_wish(draw: st.DrawFn) -> Wish:
         deleting=draw(st.integers(0, 5)) == 0,
         stop_force=draw(st.integers(0, 5)) == 0,
         hardware_profile=draw(st.sampled_from(list(HardwareProfile))),
-        resources=Resources(gpu_count=draw(st.sampled_from([None, 0, 1, 2])), ram=draw(st.sampled_from([None, 1024]))),
+        resources=Resources(
+            gpu_count=draw(st.sampled_from([None, 0, 1, 2])),
+            gpu_memory=draw(SHARES),
+            ram=draw(st.sampled_from([None, 1024])),
+        ),
+        image=draw(st.sampled_from([None, None, "registry.local/triton:1"])),
         node_selector=draw(st.sampled_from([{}, {"zone": "a"}])),
         pinned_node_id=draw(st.sampled_from([None, None, "node-1"])),
         generation=max(revision, draw(st.integers(1, 3))),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from random import Random
 
-from tests.unit.deployments.builders import READY_MODEL, Ids, a_wish, later
+from tests.unit.deployments.builders import READY_MODEL, Ids, a_wish, later, overfull
 
 from aiwm.deployments import rules
 from aiwm.deployments.placement import Fleet, Gpu, NodeFacts
@@ -16,6 +16,7 @@ from aiwm.deployments.planner import Command, Deploy, Stop, plan, strays, wanted
 from aiwm.deployments.records import DeploymentState, Wish
 from aiwm.nodes.presence import Session
 from aiwm.protocol.node_channel import ReplicaReport
+from aiwm.protocol.resources.deployments import Resources
 from aiwm.protocol.states import DeploymentStatus, Desired, ReplicaState
 
 _NOTICE = {
@@ -108,7 +109,7 @@ class Simulation:
         for state in self.states.values():
             for replica in state.replicas:
                 if replica.active:
-                    fleet.take(replica.node_id, replica.gpu_device_ids, replica.replica_id)
+                    fleet.take(replica.node_id, replica.gpu_device_ids, replica.replica_id, replica.gpu_share)
         return fleet
 
     def reconcile(self) -> None:
@@ -136,14 +137,7 @@ class Simulation:
 
     def invariants(self) -> None:
         """What must hold at every moment, faults or not."""
-        held = [
-            (replica.node_id, device)
-            for state in self.states.values()
-            for replica in state.replicas
-            if replica.active
-            for device in replica.gpu_device_ids
-        ]
-        assert len(held) == len(set(held)), "a device is held twice"
+        assert not overfull(self.fleet()), "more of a device is held than there is"
         assert len(self.told) == len(set(self.told)), "a fact was told twice"
         assert self.notices == self.turns, "a turn was not told exactly once"
         for deployment_id, state in self.states.items():
@@ -159,7 +153,9 @@ class Simulation:
     def _wish_changes(self) -> None:
         if len(self.wishes) < 3 and self.random.random() < 0.5:
             deployment_id = f"deploy-{self.ids()}"
-            self.wishes[deployment_id] = a_wish(deployment_id, replicas=self.random.randint(1, 3))
+            self.wishes[deployment_id] = a_wish(
+                deployment_id, replicas=self.random.randint(1, 3), resources=self._resources()
+            )
             self.states[deployment_id] = DeploymentState(id=deployment_id)
             return
         if not self.wishes:
@@ -174,9 +170,13 @@ class Simulation:
                 {"desired": Desired.STOPPED, "stop_force": self.random.random() < 0.3},
                 {"desired": Desired.RUNNING, "revision": generation, "stop_force": False},
                 {"desired": Desired.STOPPED, "deleting": True},
+                {"resources": self._resources(), "revision": generation},
             ]
         )
         self.wishes[wish.id] = wish.model_copy(update={**change, "generation": generation})
+
+    def _resources(self) -> Resources:
+        return Resources(gpu_memory=self.random.choice([None, None, 4_000, 9_000]))
 
     def _link_changes(self) -> None:
         machine = self.random.choice(self.machines)
@@ -262,6 +262,7 @@ def _facts(machine: Machine) -> NodeFacts:
         schedulable=True,
         labels={},
         engines=frozenset({"triton"}),
+        launchers=frozenset({"process"}),
         gpus=tuple(Gpu(str(number), 16_384) for number in range(machine.gpus)),
         ram_free=None,
         inventory=machine.session.inventory if machine.session is not None else None,

@@ -13,6 +13,7 @@ from tests.unit.deployments.builders import (
     a_report,
     a_state,
     a_wish,
+    overfull,
     some_nodes,
     some_replicas,
     some_wish,
@@ -108,15 +109,12 @@ def _runs_on(nodes: list[NodeFacts], replica: Replica) -> bool:
 
 @tried
 @given(situations=st.lists(situations(), min_size=1, max_size=4))
-def test_one_device_is_never_held_by_two_active_replicas(situations: list[Situation]) -> None:
-    nodes = situations[0][2]
-    fleet = a_fleet(*nodes)
-    held: list[tuple[str, str]] = []
+def test_no_more_of_a_device_is_given_away_than_there_is(situations: list[Situation]) -> None:
+    fleet = a_fleet(*situations[0][2])
     for number, (wish, _, _) in enumerate(situations):
         own = wish.model_copy(update={"id": f"deploy-{number}"})
-        after, _ = plan(own, a_state(id=own.id), READY_MODEL, fleet, Ids(f"replica-{number}"))
-        held += [(each.node_id, device) for each in after.replicas if each.active for device in each.gpu_device_ids]
-    assert len(held) == len(set(held))
+        plan(own, a_state(id=own.id), READY_MODEL, fleet, Ids(f"replica-{number}"))
+        assert not overfull(fleet)
 
 
 @tried
@@ -294,3 +292,16 @@ def test_two_running_replicas_with_one_device_are_left_alone() -> None:
     fleet = a_fleet(a_node(runs=[a_report(f"replica-{n}") for n in (1, 2)]), states=states)
     for state in states:
         assert plan(a_wish(), state, READY_MODEL, fleet, Ids())[0].replicas == state.replicas
+
+
+def test_of_replicas_that_share_a_device_the_youngest_that_no_longer_fits_goes() -> None:
+    shares = {"replica-1": 9_000, "replica-2": 9_000, "replica-3": 6_000}
+    sharing = [
+        a_replica(each, state=ReplicaState.STARTING, gpu_device_ids=["0"], gpu_share=share)
+        for each, share in shares.items()
+    ]
+    states = [a_state(each) for each in sharing]
+    node = a_node(runs=[a_report(each.replica_id, each.state) for each in sharing])
+    after = [plan(a_wish(), each, READY_MODEL, a_fleet(node, states=states), Ids())[0].replicas[0] for each in states]
+    assert [each.state for each in after] == [ReplicaState.STARTING, ReplicaState.STOPPING, ReplicaState.STARTING]
+    assert after[1].message == "its GPU is another replica's"

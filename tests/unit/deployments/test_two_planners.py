@@ -6,7 +6,7 @@ from random import Random
 
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.deployments.builders import READY_MODEL, tried
+from tests.unit.deployments.builders import READY_MODEL, overfull, tried
 from tests.unit.deployments.simulated import Machine, Simulation
 
 from aiwm.deployments import rules
@@ -56,7 +56,7 @@ class TwoPlanners(Simulation):
         for state in view.states.values():
             for replica in state.replicas:
                 if replica.active:
-                    fleet.take(replica.node_id, replica.gpu_device_ids, replica.replica_id)
+                    fleet.take(replica.node_id, replica.gpu_device_ids, replica.replica_id, replica.gpu_share)
         for deployment_id, wish in view.wishes.items():
             before = self.states.get(deployment_id)
             if before is None:
@@ -152,13 +152,11 @@ def test_a_device_that_was_given_away_twice_is_given_back_by_whoever_does_not_ru
 
 
 def doubled(world: TwoPlanners) -> list[tuple[str, str]]:
-    """The devices that more than one replica waits to use."""
+    """The devices of which replicas that do not run yet wait for more than there is."""
     waiting = {ReplicaState.PENDING, ReplicaState.PREPARING, ReplicaState.STARTING}
-    claims = Counter(
-        (replica.node_id, device)
-        for state in world.states.values()
-        for replica in state.replicas
-        if replica.state in waiting
-        for device in replica.gpu_device_ids
-    )
-    return [device for device, count in claims.items() if count > 1]
+    fleet = Fleet(world.fleet().nodes)
+    for state in world.states.values():
+        for each in state.replicas:
+            if each.state in waiting:
+                fleet.take(each.node_id, each.gpu_device_ids, each.replica_id, each.gpu_share)
+    return overfull(fleet)

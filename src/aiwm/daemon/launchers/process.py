@@ -19,6 +19,7 @@ from aiwm.daemon import keeper
 from aiwm.daemon.enginelog import last_output, read_log
 from aiwm.daemon.engines.base import Engine, EnginePlan
 from aiwm.daemon.launchers.identity import MARK, SPEC, end_leftovers, held, lives, state_of, written_state
+from aiwm.daemon.launchers.limits import rlimits, scoped, short_of_memory
 from aiwm.daemon.launchers.port import NO_LIMITS, Ended, Room, Running, Tell
 from aiwm.daemon.launchers.probe import all_answer
 from aiwm.protocol.errors import AiwmError, Unavailable
@@ -41,6 +42,7 @@ class ProcessLauncher:
     Before a start it makes sure that nothing of an earlier one runs; the keeper's lock then makes two impossible.
 
     `lifeline` is the read end of a pipe; engines end when its last writer is gone. Without it they outlive everybody.
+    With `systemd_run` each engine gets a scope of its own.
     """
 
     names: Sequence[str] = ("process",)
@@ -50,11 +52,13 @@ class ProcessLauncher:
         engines: Mapping[EngineName, Engine],
         *,
         lifeline: int | None = None,
+        systemd_run: str | None = None,
         log_bytes: int = LOG_BYTES,
         log_files: int = LOG_FILES,
     ) -> None:
         self.engines = engines
         self._lifeline = lifeline
+        self._systemd_run = systemd_run
         self._log_bytes, self._log_files = log_bytes, log_files
         self._keepers: dict[Path, int] = {}
         self._heard: dict[Path, tuple[Running, tuple[str, ...]]] = {}
@@ -77,12 +81,16 @@ class ProcessLauncher:
     async def start(self, folder: Path, plan: EnginePlan, room: Room = NO_LIMITS) -> Running:
         workdir = folder / "work"
         workdir.mkdir(parents=True, exist_ok=True)
+        scope = self._systemd_run is not None
         spec = {
-            "argv": list(plan.argv),
+            "argv": list(scoped(self._systemd_run, plan.argv, room) if self._systemd_run else plan.argv),
             "env": {**_BASE, "HOME": str(workdir), **plan.environment, **_devices(room), MARK: str(folder)},
             "cwd": str(workdir),
             "folder": str(folder),
             "scratch": list(plan.scratch),
+            "rlimits": rlimits(room, scope=scope, root=os.geteuid() == 0),
+            "ram": room.ram,
+            "scope": scope,
             "logBytes": self._log_bytes,
             "logFiles": self._log_files,
         }
@@ -148,7 +156,7 @@ class ProcessLauncher:
         if state is None:
             return Ended("left no state that can be read") if (folder / keeper.STATE).exists() else None
         if state["ended"]:
-            return Ended(_reason(state), requested=state["requested"] is not None)
+            return Ended(_reason(folder, state), requested=state["requested"] is not None)
         if lives(state, "keeperPid", "keeperStartTime"):
             return Running(pid=state["pid"] or 0, start_time=state["startTime"] or 0)
         if state["bootId"] != keeper.boot_id():
@@ -226,11 +234,17 @@ def _devices(room: Room) -> dict[str, str]:
     return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(room.gpus)}
 
 
-def _scratch(folder: Path) -> list[str]:
+def _spec(folder: Path) -> dict[str, Any]:
     try:
-        return [str(each) for each in json.loads((folder / SPEC).read_bytes())["scratch"]]
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
+        spec = json.loads((folder / SPEC).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return spec if isinstance(spec, dict) else {}
+
+
+def _scratch(folder: Path) -> list[str]:
+    patterns = _spec(folder).get("scratch")
+    return [str(each) for each in patterns] if isinstance(patterns, list) else []
 
 
 def _listens(pid: int, port: int | None) -> bool:
@@ -258,14 +272,24 @@ def _kill_group(state: Mapping[str, Any]) -> None:
             os.killpg(state["pid"], signal.SIGKILL)
 
 
-def _reason(state: Mapping[str, Any]) -> str:
+def _reason(folder: Path, state: Mapping[str, Any]) -> str:
     if "error" in state:
         return f"could not be started: {state['error']}"
     if state["requested"] is not None:
         return "was ended together with what it belonged to"
-    if (number := state["signal"]) is not None:
-        return f"was killed by signal {number} ({_signal_name(number)})"
-    return f"ended with code {state['exitCode']}"
+    number = state["signal"]
+    how = f"ended with code {state['exitCode']}"
+    if number is not None:
+        how = f"was killed by signal {number} ({_signal_name(number)})"
+    why = None if state["exitCode"] == 0 else _short_of_memory(folder, number)
+    return f"{how} {why}" if why else how
+
+
+def _short_of_memory(folder: Path, number: int | None) -> str | None:
+    spec = _spec(folder)
+    if not isinstance(ram := spec.get("ram"), int):
+        return None
+    return short_of_memory(ram, scope=spec.get("scope") is True, number=number, output=last_output(folder))
 
 
 def _signal_name(number: int) -> str:
