@@ -31,10 +31,10 @@ class CustomEngine:
                 "and its arguments",
                 code="COMMAND_INVALID",
             )
-        inside = order.port if order.image and order.port else ports.http
+        inside = order.port if order.image else None
         variables = {
             **order.environment_variables,
-            "PORT": str(inside),
+            "PORT": str(inside or ports.http),
             "HOST": EVERYWHERE if order.image else address.bind,
             "MODEL_DIR": str(artifact),
         }
