@@ -49,7 +49,7 @@ def _installed(settings: Settings, own: Path, gpu_memory: GpuMemory) -> Engines:
     if (command := find_vllm(settings.vllm_server)) is not None:
         engines[EngineName.VLLM] = VllmEngine(command, gpu_memory=gpu_memory, remote_code=settings.trust_remote_code)
     if settings.custom_commands:
-        engines[EngineName.CUSTOM] = CustomEngine()
+        engines[EngineName.CUSTOM] = CustomEngine(commands=True)
     return engines
 
 
@@ -59,5 +59,5 @@ def _in_images(settings: Settings, gpu_memory: GpuMemory) -> Engines:
         EngineName.VLLM: VllmEngine(
             None, image=settings.vllm_image, gpu_memory=gpu_memory, remote_code=settings.trust_remote_code
         ),
-        EngineName.CUSTOM: CustomEngine(),
+        EngineName.CUSTOM: CustomEngine(commands=False),
     }
