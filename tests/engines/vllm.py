@@ -1,4 +1,4 @@
-"""vLLM on the CPU with a tiny model of random weights, as `scripts/engines` make both; AIWM_TEST_VLLM names another
+"""vLLM on the CPU, as `scripts/engines` makes it, with a tiny model of random weights; AIWM_TEST_VLLM names another
 place of its environment."""
 
 import os
@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 from tests.servers import free_port, stop
+
+from aiwm.assets import TINY_LLM
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {
@@ -38,7 +40,7 @@ def vllm_needed() -> Path:
 def tiny_llm() -> Path:
     """The folder of `model`, which also serves embeddings with `--runner pooling`, and `adapter`, a LoRA adapter."""
     venv = vllm_needed()
-    script = ROOT / "scripts/engines/tiny_llm.py"
+    script = TINY_LLM
     folder = ROOT / ".cache/engines/tiny"
     made = folder / "adapter/adapter_config.json"
     if not made.exists() or made.stat().st_mtime < script.stat().st_mtime:

@@ -1,6 +1,6 @@
 """A Llama small enough to serve anywhere: random weights, so its text is noise, and all of the protocol is real.
 
-Run with vLLM's environment: `VENV/bin/python tiny_llm.py FOLDER` makes FOLDER/model, which also serves embeddings
+Run with vLLM's environment: `VENV/bin/python make.py FOLDER` makes FOLDER/model, which also serves embeddings
 (`--runner pooling`), and FOLDER/adapter, a LoRA adapter for it. The seed is fixed: the same bytes every time.
 """
 
