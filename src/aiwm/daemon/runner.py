@@ -193,6 +193,8 @@ class Runner:
         ports, seen = self._free_ports(), self._seen(order)
         workspace = folder / "workspace"
         with disk_errors(f"cannot start {order.engine}"):
+            # A container is given both folders, also where its engine lays nothing out.
+            workspace.mkdir(parents=True, exist_ok=True)
             plan = await asyncio.to_thread(engine.prepare, seen, artifact, workspace, ports, self.address)
         await self.launcher.provide(plan, partial(self._move, record, ReplicaState.PREPARING))
         record.port, record.probes, record.metrics = ports.http, list(plan.ready), plan.metrics
