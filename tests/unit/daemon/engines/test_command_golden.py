@@ -112,7 +112,7 @@ def test_every_golden_file_belongs_to_a_case() -> None:
 
 def test_the_docs_quote_the_commands_as_they_are() -> None:
     page = DOCS.read_text()
-    quoted = ("vllm_one_gpu_image", "vllm_two_gpus_process", "vllm_part_of_a_gpu_image", "vllm_adapters_process")
-    quoted += ("vllm_embedding_image", "vllm_gguf_image", "vllm_quantized_image", "vllm_processor_process")
+    quoted = ["vllm_one_gpu_image", "vllm_two_gpus_process", "vllm_part_of_a_gpu_image", "vllm_adapters_process"]
+    quoted += ["vllm_embedding_image", "vllm_gguf_image", "vllm_quantized_image", "vllm_processor_process"]
     for name in (*quoted, "custom_image", "custom_command"):
         assert (GOLDEN / f"{name}.txt").read_text() in page, name
