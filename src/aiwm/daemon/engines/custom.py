@@ -21,7 +21,7 @@ class CustomEngine:
         self,
         order: DeployCommand,
         artifact: Path,
-        workspace: Path,  # noqa: ARG002 - nothing is laid out for what is not known
+        workspace: Path,
         ports: Ports,
         address: Address,
     ) -> EnginePlan:
@@ -31,6 +31,8 @@ class CustomEngine:
                 "and its arguments",
                 code="COMMAND_INVALID",
             )
+        # Nothing is laid out there, but a container is given the folder.
+        workspace.mkdir(parents=True, exist_ok=True)
         inside = order.port if order.image else None
         variables = {
             **order.environment_variables,
