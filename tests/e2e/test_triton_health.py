@@ -51,6 +51,18 @@ def model(
     }
 
 
+STEP = """
+    platform: "ensemble"
+    input [{ name: "X" data_type: TYPE_FP32 dims: [ -1 ] }]
+    output [{ name: "Y" data_type: TYPE_FP32 dims: [ -1 ] }]
+    ensemble_scheduling { step [{
+        model_name: "part" model_version: -1
+        input_map { key: "X" value: "X" } output_map { key: "Y" value: "Y" }
+    }] }
+"""
+ENSEMBLE = {"whole/config.pbtxt": STEP.encode(), "whole/1/nothing": b"."}
+
+
 @pytest.fixture(autouse=True)
 def _triton() -> None:
     if find_binary("") is None:
@@ -62,6 +74,7 @@ async def deployed(
     one: Controller, data_dir: Path, files: dict[str, bytes], policy: Policy = QUICK
 ) -> AsyncIterator[dict[str, Any]]:
     """The result of deploying a model of these files; stopped in the end."""
+    one.metrics_ms = 50
     async with running(Daemon(settings_for(one, data_dir), policy=policy)):
         await until(lambda: one.of("node.register"))
         sent = await one.command("command.deploy", order(one.add_files(files)).to_wire())
@@ -89,7 +102,8 @@ async def counted(data_dir: Path) -> float:
     """How many requests Triton itself says that it answered."""
     ledger = json.loads((data_dir / "node/replicas/replica-1/ledger.json").read_text())
     async with aiohttp.ClientSession() as session, session.get(ledger["metrics"]) as answer:
-        return samples(await answer.text(), ["nv_inference_request_success"])["nv_inference_request_success"]
+        page = await answer.text()
+    return samples(page, ["nv_inference_request_success"], {"model": "demo"})["nv_inference_request_success"]
 
 
 @pytest.mark.parametrize(
@@ -97,9 +111,10 @@ async def counted(data_dir: Path) -> float:
     [
         (model(), 1),
         (model(type_="TYPE_STRING", batch=4), 1),
+        (ENSEMBLE | {f"part/{name}": content for name, content in model().items()}, 1),
         (model(execute="raise ValueError('of no use alone')", batch=4, more="sequence_batching { }"), 0),
     ],
-    ids=["numbers", "texts", "sequences"],
+    ids=["numbers", "texts", "ensemble", "sequences"],
 )
 async def test_a_model_that_answers_or_cannot_be_tried_is_healthy(
     tmp_path: Path, files: dict[str, bytes], trials: int
@@ -108,6 +123,14 @@ async def test_a_model_that_answers_or_cannot_be_tried_is_healthy(
         assert result["status"] == "success", result
         assert (told(one)[-1]["health"], told(one)[-1]["message"]) == ("healthy", "serving")
         assert await counted(tmp_path) == trials
+        told_too = {"requests": trials, "failures": 0, "queued": 0, "requestCount": trials}
+        await until(lambda: told_too.items() <= numbers(one).items())
+
+
+def numbers(one: Controller) -> dict[str, Any]:
+    """What the node last told of the engine's numbers."""
+    replicas = [each for message in one.of("telemetry.metrics") for each in message["data"]["replicas"]]
+    return replicas[-1].get("engine", {}) if replicas else {}
 
 
 async def test_a_model_that_raises_at_its_first_inference_runs_degraded_in_its_own_words(tmp_path: Path) -> None:

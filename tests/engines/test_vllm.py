@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 from tests.engines.vllm import tiny_llm, vllm_needed
 
-from aiwm.daemon.daemon import process_launcher
+from aiwm.daemon.launching import launchers
 from aiwm.kit.settings import Settings
 from aiwm.testing.road import model_is, upload
 from aiwm.testing.world import World, eventually, open_world
@@ -26,7 +26,8 @@ QUESTION = [{"role": "user", "content": "What does a node do?"}]
 async def world(tmp_path: Path) -> AsyncIterator[World]:
     venv = vllm_needed()
     async with open_world(tmp_path) as opened:
-        await opened.node("cpu-1", process_launcher(Settings(data_dir=tmp_path, vllm_server=str(venv / "bin/vllm"))))
+        settings = Settings(vllm_server=str(venv / "bin/vllm"), docker_host="off")
+        await opened.node("cpu-1", launchers(settings, tmp_path / "engines", None, lambda _: None))
         yield opened
 
 

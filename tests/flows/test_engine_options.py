@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,7 @@ async def test_a_node_refuses_it_as_well(tmp_path: Path) -> None:
 
 
 async def test_a_command_serves_as_a_custom_engine_where_the_operator_allows_it(world: World) -> None:
-    await world.node("cpu-1", ProcessLauncher({EngineName.CUSTOM: CustomEngine()}))
+    await world.node("cpu-1", ProcessLauncher({EngineName.CUSTOM: CustomEngine(commands=True)}))
     model_id = await ready_model(world)
     body = {"name": "d", "modelId": model_id, "engine": "custom", "engineArgs": COMMAND, "healthPath": "/healthz"}
     made = await world.call("POST", "/api/v1/deployments", json=body, expect=201)
@@ -112,9 +113,11 @@ async def test_a_command_serves_as_a_custom_engine_where_the_operator_allows_it(
 
 
 async def test_without_leave_a_node_has_no_custom_engine(tmp_path: Path) -> None:
-    async with controller() as one, running(Daemon(settings_for(one, tmp_path), policy=QUICK)):
-        names = [each["name"] for each in (await until(lambda: one.of("node.register")))[0]["data"]["engines"]]
-        assert "custom" not in names
-        wish = order(engine=EngineName.CUSTOM, engine_args=COMMAND)
-        result = await one.result(await one.command("command.deploy", wish.to_wire()))
-        assert "cannot run engine custom" in result["error"]["message"]
+    async with controller() as one:
+        settings = replace(settings_for(one, tmp_path), docker_host="off")
+        async with running(Daemon(settings, policy=QUICK)):
+            names = [each["name"] for each in (await until(lambda: one.of("node.register")))[0]["data"]["engines"]]
+            assert "custom" not in names
+            wish = order(engine=EngineName.CUSTOM, engine_args=COMMAND)
+            result = await one.result(await one.command("command.deploy", wish.to_wire()))
+            assert "cannot run engine custom" in result["error"]["message"]

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import aiohttp
@@ -11,7 +11,7 @@ from aiwm.daemon.engines.base import Engine, Trial, Verdict
 from aiwm.daemon.health import Answer, Judgement, Memory, Reading, due, judge, seen, tried
 from aiwm.daemon.launchers.port import Launcher
 from aiwm.daemon.launchers.probe import any_answers
-from aiwm.daemon.replicas import Policy, ReplicaRecord
+from aiwm.daemon.replicas import Policy, ReplicaRecord, shorten
 from aiwm.daemon.scrape import read_page
 from aiwm.kit.clock import Clock
 from aiwm.protocol.node_channel import EngineNumbers
@@ -51,18 +51,18 @@ class Watch:
         return Answer.NOT_READY if await any_answers(tuple(self.record.probes)) else Answer.NONE
 
     async def try_out(self, seconds: float) -> Trial:
-        """One tiny inference; what does not answer in time is silent."""
+        """One tiny inference; what has no answer in time, or none that can be read, is silent."""
         if self.engine is None:
             return Trial(Verdict.UNTRIED, "this node no longer has the engine")
         try:
             async with asyncio.timeout(seconds):
                 trial = await self.engine.try_out(self.record.order, f"http://{self.host}:{self.record.port}")
-        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+        except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
             cause = "" if isinstance(error, TimeoutError) else f": {error}"
             trial = Trial(Verdict.SILENT, f"it had no answer within {seconds:.0f} s{cause}")
         if trial.verdict is not Verdict.WORKED:
             log.info("a trial of replica %s: %s: %s", self.record.replica_id, trial.verdict, trial.words)
-        return trial
+        return replace(trial, words=shorten(trial.words))
 
     async def look(self) -> Judgement:
         """How the engine does now."""

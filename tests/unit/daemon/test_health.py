@@ -200,6 +200,9 @@ def test_a_model_that_cannot_be_tried_is_not_tried_again() -> None:
     idle = EngineNumbers(requests=1, queued=0)
     assert due(told(idle, idle), 60, POLICY)
     assert not due(told(idle, idle), 59, POLICY)
+    assert not due(told(idle, idle, None), 60, POLICY), "nobody knows whether it is idle"
+    busy = EngineNumbers(requests=1, queued=1)
+    assert not due(told(busy, busy), 60, POLICY)
     assert not due(tried(told(idle, idle), Trial(Verdict.UNTRIED), 0), 1000, POLICY)
 
 

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aiwm.daemon.engines.base import Trial, Verdict
 from aiwm.daemon.engines.triton_numbers import read_numbers
-from aiwm.daemon.engines.triton_trial import CannotTryError, check, optional_inputs, request_of
+from aiwm.daemon.engines.triton_trial import CannotTryError, check, optional_inputs, request_of, try_model
 from aiwm.protocol.node_channel import EngineNumbers
 
 PAGE = (Path(__file__).parents[3] / "bench/pages/triton.prom").read_text()
@@ -20,6 +22,14 @@ INPUTS = st.lists(
     max_size=5,
     unique_by=lambda each: each[0],
 )
+
+
+def doubted(words: str) -> Trial:
+    return Trial(Verdict.DOUBTED, words)
+
+
+def unread(error: Exception) -> Trial:
+    return Trial(Verdict.UNTRIED, f"what Triton says of the model cannot be read: {error!r}")
 
 
 @given(INPUTS, st.data())
@@ -67,6 +77,46 @@ def test_an_ordinary_model_can_be_tried() -> None:
 def test_inputs_too_large_or_of_an_unknown_type_are_not_made_up(kind: str, shape: list[int], why: str) -> None:
     with pytest.raises(CannotTryError, match=why):
         request_of({"inputs": [{"name": "X", "datatype": kind, "shape": [2, *shape]}]}, set())
+
+
+INPUT = {"name": "X", "datatype": "FP32", "shape": [-1, 3]}
+
+
+@pytest.mark.parametrize(
+    ("config", "metadata", "status", "said", "trial"),
+    [
+        ({}, {"inputs": [INPUT]}, 200, "{}", Trial(Verdict.WORKED)),
+        ({}, {"inputs": [INPUT]}, 500, '{"error": "no such layer\\n\\nAt: model.py"}', doubted("no such layer")),
+        ({}, {"inputs": [INPUT]}, 502, "<html>", doubted("<html>")),
+        ({}, {"inputs": [INPUT]}, 500, "", doubted("an error without words")),
+        ({"sequence_batching": {}}, {}, 500, "", Trial(Verdict.UNTRIED, "None takes sequences of requests")),
+        ({}, {"inputs": [{}]}, 500, "", unread(KeyError("name"))),
+        ({"input": 7}, {}, 500, "", unread(TypeError("'int' object is not iterable"))),
+        ([], {}, 500, "", Trial(Verdict.UNTRIED, "Triton answered 200 to what the model takes")),
+    ],
+)
+async def test_a_trial_says_what_came_of_it(config: Any, metadata: Any, status: int, said: str, trial: Trial) -> None:
+    async def infer(request: web.Request) -> web.Response:
+        body = await request.read()
+        length = int(request.headers["Inference-Header-Content-Length"])
+        assert json.loads(body[:length])["inputs"][0]["shape"] == [1, 3]
+        assert body[length:] == bytes(12)
+        return web.Response(status=status, text=said)
+
+    async def told(request: web.Request) -> web.Response:
+        return web.json_response(config if request.path.endswith("config") else metadata)
+
+    app = web.Application()
+    app.router.add_get("/v2/models/a b/config", told)
+    app.router.add_get("/v2/models/a b", told)
+    app.router.add_post("/v2/models/a b/infer", infer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        assert await try_model(f"http://127.0.0.1:{runner.addresses[0][1]}", "a b") == trial
+    finally:
+        await runner.cleanup()
 
 
 def test_triton_is_counted_by_the_model_that_is_served_and_its_whole_queue() -> None:

@@ -12,7 +12,13 @@ _PORT_TAKEN = re.compile(r"address already in use|EADDRINUSE|port is already all
 
 
 class CustomEngine:
-    """Learns from HOST and PORT where to listen and from MODEL_DIR where its model is; its health path is its word."""
+    """Learns from HOST and PORT where to listen and from MODEL_DIR where its model is; its health path is its word.
+
+    `commands` is the operator's leave to run programs on the machine itself.
+    """
+
+    def __init__(self, *, commands: bool) -> None:
+        self._commands = commands
 
     def version(self) -> str | None:
         return None
@@ -25,12 +31,8 @@ class CustomEngine:
         ports: Ports,
         address: Address,
     ) -> EnginePlan:
-        if order.image is None and not order.engine_args:
-            raise Invalid(
-                "cannot start it: there is neither an image nor a command; set image, or engineArgs to a program "
-                "and its arguments",
-                code="COMMAND_INVALID",
-            )
+        if order.image is None:
+            self._check_command(order.engine_args)
         # Nothing is laid out there, but a container is given the folder.
         workspace.mkdir(parents=True, exist_ok=True)
         inside = order.port if order.image else None
@@ -48,10 +50,24 @@ class CustomEngine:
             listens=(Listen(ports.http, inside=inside, abroad=True),),
         )
 
-    async def try_out(self, order: DeployCommand, base: str) -> Trial:  # noqa: ARG002 - as above
+    def _check_command(self, arguments: list[str]) -> None:
+        if not self._commands:
+            raise Invalid(
+                "cannot run a command: this node runs images only; set image, or have its operator allow commands with "
+                "AIWM_CUSTOM_COMMANDS=true",
+                code="COMMAND_INVALID",
+            )
+        if not arguments:
+            raise Invalid(
+                "cannot start it: there is neither an image nor a command; set image, or engineArgs to a program "
+                "and its arguments",
+                code="COMMAND_INVALID",
+            )
+
+    async def try_out(self, order: DeployCommand, base: str) -> Trial:  # noqa: ARG002 - there is nothing to ask
         return Trial(Verdict.UNTRIED, "what a custom engine takes is not known")
 
-    def numbers(self, order: DeployCommand, page: str) -> EngineNumbers:  # noqa: ARG002 - as above
+    def numbers(self, order: DeployCommand, page: str) -> EngineNumbers:  # noqa: ARG002 - it has no page
         return EngineNumbers()
 
     def explain(self, log: str) -> str | None:

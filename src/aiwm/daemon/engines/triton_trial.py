@@ -10,6 +10,7 @@ import aiohttp
 from aiwm.daemon.engines.base import Trial, Verdict
 
 _MOST_BYTES = 64 * 2**20
+_MOST_WORDS = 2**16
 # What one element of zeros weighs in Triton's binary form; a text's is its length, 0.
 _ELEMENT_BYTES = {"BOOL": 1, "INT8": 1, "UINT8": 1, "INT16": 2, "UINT16": 2, "FP16": 2, "BF16": 2, "INT32": 4}
 _ELEMENT_BYTES |= {"UINT32": 4, "FP32": 4, "BYTES": 4, "INT64": 8, "UINT64": 8, "FP64": 8}
@@ -30,11 +31,13 @@ async def try_model(base: str, name: str) -> Trial:
             body, length = request_of(await _told(session, _path(name)), optional_inputs(config))
         except CannotTryError as reason:
             return Trial(Verdict.UNTRIED, str(reason))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            return Trial(Verdict.UNTRIED, f"what Triton says of the model cannot be read: {error!r}")
         headers = {_HEADER: str(length), "Content-Type": "application/octet-stream"}
         async with session.post(f"{_path(name)}/infer", data=body, headers=headers) as answer:
             if answer.status == 200:
                 return Trial(Verdict.WORKED)
-            return Trial(Verdict.DOUBTED, _words(await answer.text(errors="replace")))
+            return Trial(Verdict.DOUBTED, _words((await answer.content.read(_MOST_WORDS)).decode(errors="replace")))
 
 
 def check(config: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from tests.unit.daemon.engines.vllm_support import CONFIG, adapter, model_of, vl
 from aiwm.daemon.engines.base import Address, EnginePlan, Ports
 from aiwm.daemon.engines.custom import CustomEngine
 from aiwm.daemon.engines.vllm import VllmEngine
+from aiwm.protocol.errors import Invalid
 from aiwm.protocol.states import EngineName
 
 GOLDEN = Path(__file__).parent / "golden/commands"
@@ -101,8 +102,14 @@ def test_vllm_as_a_process_is_started_by_exactly_this(case: str, tmp_path: Path)
 )
 def test_a_custom_engine_is_started_by_exactly_this(name: str, changes: dict[str, Any], tmp_path: Path) -> None:
     made = order(engine=EngineName.CUSTOM, **changes)
-    plan = CustomEngine().prepare(made, tmp_path / "model", tmp_path, PORTS, Address())
+    plan = CustomEngine(commands=True).prepare(made, tmp_path / "model", tmp_path, PORTS, Address())
     check(name, shown(plan, tmp_path))
+
+
+def test_a_node_that_runs_images_only_runs_no_command(tmp_path: Path) -> None:
+    made = order(engine=EngineName.CUSTOM, engine_args=["/bin/sh"])
+    with pytest.raises(Invalid, match="this node runs images only; set image"):
+        CustomEngine(commands=False).prepare(made, tmp_path / "model", tmp_path, PORTS, Address())
 
 
 def test_every_golden_file_belongs_to_a_case() -> None:
@@ -112,7 +119,7 @@ def test_every_golden_file_belongs_to_a_case() -> None:
 
 def test_the_docs_quote_the_commands_as_they_are() -> None:
     page = DOCS.read_text()
-    quoted = ["vllm_one_gpu_image", "vllm_two_gpus_process", "vllm_part_of_a_gpu_image", "vllm_adapters_process"]
-    quoted += ["vllm_embedding_image", "vllm_gguf_image", "vllm_quantized_image", "vllm_processor_process"]
-    for name in (*quoted, "custom_image", "custom_command"):
+    quoted = ("vllm_one_gpu_image", "vllm_two_gpus_process", "vllm_part_of_a_gpu_image", "vllm_adapters_process")
+    others = ("vllm_embedding_image", "vllm_gguf_image", "vllm_quantized_image", "vllm_processor_process")
+    for name in (*quoted, *others, "custom_image", "custom_command"):
         assert (GOLDEN / f"{name}.txt").read_text() in page, name

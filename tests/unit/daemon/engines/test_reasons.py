@@ -158,8 +158,8 @@ def test_a_taken_port_is_told_from_other_ends() -> None:
     assert vllm_errors.port_taken("OSError: [Errno 98] Address already in use\n")
     assert not vllm_errors.port_taken(PROVOKED[0][0])
     assert triton_errors.port_taken("E1125 16:47 1 x.cc:1] failed to start HTTP service: Unavailable - Socket in use\n")
-    assert CustomEngine().port_taken("Error: listen EADDRINUSE: address already in use 127.0.0.1:1\n")
-    for taken in (vllm_errors.port_taken, triton_errors.port_taken, CustomEngine().port_taken):
+    assert CustomEngine(commands=True).port_taken("Error: listen EADDRINUSE: address already in use 127.0.0.1:1\n")
+    for taken in (vllm_errors.port_taken, triton_errors.port_taken, CustomEngine(commands=True).port_taken):
         assert taken(
             "driver failed programming external connectivity: Bind for 0.0.0.0:1 failed: port is already allocated"
         )
@@ -206,8 +206,8 @@ def test_what_triton_says_is_told_with_what_to_do(log: str, words: str) -> None:
 
 
 def test_a_custom_engines_last_line_is_its_reason() -> None:
-    assert CustomEngine().explain("starting\nno such model\n\n") == "no such model"
-    assert CustomEngine().explain("\n") is None
+    assert CustomEngine(commands=True).explain("starting\nno such model\n\n") == "no such model"
+    assert CustomEngine(commands=True).explain("\n") is None
 
 
 @given(st.text(alphabet="() [:]\n{}'`=,.aE", max_size=300))
