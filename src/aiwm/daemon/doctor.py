@@ -24,7 +24,7 @@ from aiwm.kit.trust import trusting
 
 def examine(settings: Settings, *, installed: bool) -> list[Check]:
     """Everything; takes seconds where something does not answer."""
-    found, (reading, silent) = find_software(), checks.look_at_gpus()
+    found, (reading, silent) = find_software(settings.vllm_server), checks.look_at_gpus()
     return [
         checks.python(),
         checks.data_folder(settings.data_dir, installed=installed),

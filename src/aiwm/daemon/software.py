@@ -64,9 +64,9 @@ class Survey:
         return self.found
 
 
-def find_software() -> Software:
+def find_software(vllm_setting: str = "") -> Software:
     """Looks now."""
-    vllm = find_vllm("")
+    vllm = find_vllm(vllm_setting)
     return Software(docker_runtime(os.environ), toolkit_version(), None if vllm is None else vllm_version(vllm))
 
 

@@ -40,6 +40,14 @@ def test_a_secret_may_come_from_a_file(tmp_path: Path) -> None:
         loaded({"AIWM_JWT_SECRET_FILE": str(tmp_path / "nowhere")})
 
 
+def test_what_an_operator_allows_is_off_until_said(tmp_path: Path) -> None:
+    assert not loaded().trust_remote_code
+    assert loaded({"AIWM_TRUST_REMOTE_CODE": "True"}).trust_remote_code
+    (tmp_path / "aiwm.toml").write_text("custom_commands = true\n")
+    assert loaded().custom_commands
+    assert not loaded({"AIWM_CUSTOM_COMMANDS": "false"}).custom_commands
+
+
 def test_the_source_s_own_name_for_a_node_s_token_is_read() -> None:
     assert loaded({"NODE_TOKEN": "t"}).node_token == "t"
 
@@ -50,6 +58,7 @@ def test_the_source_s_own_name_for_a_node_s_token_is_read() -> None:
         ({"AIWM_PROT": "1"}, "unknown setting AIWM_PROT; the nearest valid one is AIWM_PORT"),
         ({"AIWM_PORT": "http"}, "the setting port must be a port from 1 to 65535, not 'http'"),
         ({"AIWM_PORT": "70000"}, "the setting port must be a port from 1 to 65535, not '70000'"),
+        ({"AIWM_CUSTOM_COMMANDS": "yes"}, "the setting custom_commands must be true or false, not 'yes'"),
         ({"AIWM_LOG_LEVEL": "loud"}, "the setting log_level must be DEBUG, INFO, WARNING or ERROR, not 'loud'"),
         ({"AIWM_STORE_URL": "postgres://x"}, "the setting store_url must begin with sqlite:// or mongodb:// or"),
         (

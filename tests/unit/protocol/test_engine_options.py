@@ -1,6 +1,8 @@
 """What a deployment may say to its engine: what is listed, in both forms, and nothing else however it is written."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -10,6 +12,8 @@ from aiwm.protocol.engine_arguments import ALLOWED, TRITON, VLLM
 from aiwm.protocol.engine_options import Option, check_options, options, wants_remote_code
 from aiwm.protocol.errors import FieldError, Invalid
 from aiwm.protocol.states import EngineName
+
+DOCS = Path(__file__).parents[3] / "docs/engines.md"
 
 
 def refused(engine: EngineName, *arguments: str, **variables: str) -> list[FieldError]:
@@ -157,7 +161,7 @@ def test_a_refusal_says_why_and_what_to_do() -> None:
     [
         *("LD_PRELOAD", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONSTARTUP", "PATH", "HOME", "IFS", "ENV", "BASH_ENV"),
         *("GLIBC_TUNABLES", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "AIWM_NODE_TOKEN", "NODE_TOKEN"),
-        *("DOCKER_HOST", "PORT", "MODEL_DIR", "SSL_CERT_FILE", "CUDA_INJECTION64_PATH"),
+        *("DOCKER_HOST", "HOST", "PORT", "MODEL_DIR", "SSL_CERT_FILE", "CUDA_INJECTION64_PATH"),
     ],
 )
 def test_no_engine_is_given_variables_that_load_or_trust_something_else(name: str) -> None:
@@ -233,6 +237,12 @@ def test_json_is_taken_only_when_none_of_its_texts_could_be_a_path(text: str) ->
     for value in ({"a": [{"b": text}]}, {text: 1}):
         found = refused(EngineName.VLLM, f"--hf-overrides={json.dumps(value)}")
         assert bool(found) == any(mark in text for mark in "/\\~\0")
+
+
+@pytest.mark.parametrize("engine", ALLOWED)
+def test_the_docs_list_exactly_what_is_taken(engine: EngineName) -> None:
+    (row,) = (line for line in DOCS.read_text().splitlines() if line.startswith(f"| `{engine}` | `--"))
+    assert set(re.findall(r"`(--[\w-]+)`", row.partition(". Switches")[0])) == set(ALLOWED[engine].arguments)
 
 
 def test_the_lists_of_what_is_allowed_and_what_is_refused_do_not_overlap() -> None:

@@ -27,12 +27,14 @@ class CustomEngine:
         self,
         order: DeployCommand,
         artifact: Path,
-        workspace: Path,  # noqa: ARG002 - nothing is laid out for what is not known
+        workspace: Path,
         ports: Ports,
         address: Address,
     ) -> EnginePlan:
         if order.image is None:
             self._check_command(order.engine_args)
+        # Nothing is laid out there, but a container is given the folder.
+        workspace.mkdir(parents=True, exist_ok=True)
         inside = order.port if order.image else None
         variables = {
             **order.environment_variables,
@@ -62,10 +64,10 @@ class CustomEngine:
                 code="COMMAND_INVALID",
             )
 
-    async def try_out(self, order: DeployCommand, base: str) -> Trial:  # noqa: ARG002 - as above
+    async def try_out(self, order: DeployCommand, base: str) -> Trial:  # noqa: ARG002 - there is nothing to ask
         return Trial(Verdict.UNTRIED, "what a custom engine takes is not known")
 
-    def numbers(self, order: DeployCommand, page: str) -> EngineNumbers:  # noqa: ARG002 - as above
+    def numbers(self, order: DeployCommand, page: str) -> EngineNumbers:  # noqa: ARG002 - it has no page
         return EngineNumbers()
 
     def explain(self, log: str) -> str | None:

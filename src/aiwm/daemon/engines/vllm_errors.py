@@ -42,7 +42,7 @@ _REASONS = (
     ),
     reason(
         r"Available memory on node \d+ \((?P<there>[\d.]+/[\d.]+ GiB)\) on kv cache allocation is less than requested "
-        r"memory for kv \((?P<asked>[\d./]+ GiB)\)",
+        r"memory for kv \((?P<asked>[-\d./]+ GiB)\)",
         "{there} of the machine's memory are free, too little for a cache of {asked}; lower resources.ram or "
         "VLLM_CPU_KVCACHE_SPACE, or use a machine with more",
     ),
@@ -141,7 +141,13 @@ _EXCEPTION = re.compile(
     r"^(?:\([^)\n]*\) )?(?:ERROR [\d: -]+\[[^\]\n]*\] )?(?P<kind>(?:\w+\.)*\w*(?:Error|Exception)): (?P<why>[^\n]+)",
     re.MULTILINE,
 )
-_EMPTY = ("Engine core initialization failed", "Engine process failed to start", "WorkerProc initialization failed")
+_EMPTY = (
+    "Engine core initialization failed",
+    "Engine process failed to start",
+    "WorkerProc initialization failed",
+    "EngineCore encountered an issue",
+)
+_DIED = "EngineDeadError"
 
 
 def explain(log: str) -> str | None:
@@ -152,6 +158,8 @@ def explain(log: str) -> str | None:
         if not found["why"].startswith(_EMPTY):
             kind = found["kind"].rpartition(".")[2]
             return f"{kind}: {found['why'].strip()}"
+    if _DIED in log:
+        return "the process that computes ended without a word, as the kernel ends one for lack of memory; see its log"
     return None
 
 

@@ -144,6 +144,10 @@ def test_what_vllm_says_is_told_with_what_to_do(log: str, words: str) -> None:
         ("INFO 11-25 all is well\n", None),
         ("", None),
         (ENDED, None),
+        (
+            "vllm.v1.engine.exceptions.EngineDeadError: EngineCore encountered an issue. See stack trace (above)\n",
+            "the process that computes ended without a word, as the kernel ends one for lack of memory; see its log",
+        ),
     ],
 )
 def test_what_is_not_known_is_told_in_vllms_own_words(log: str, words: str | None) -> None:
