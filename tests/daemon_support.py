@@ -238,7 +238,7 @@ class TinyEngine:
     async def try_out(self, order: DeployCommand, base: str) -> Trial:
         return Trial(Verdict.UNTRIED)
 
-    def numbers(self, page: str) -> EngineNumbers:
+    def numbers(self, order: DeployCommand, page: str) -> EngineNumbers:
         return EngineNumbers()
 
     def explain(self, log: str) -> str | None:

@@ -183,7 +183,9 @@ async def test_prometheus_gets_nodes_gpus_conditions_and_replicas_in_base_units(
         order = await node.next("command.deploy")
         replica_id = order["data"]["replicaId"]
         devices = [{"deviceId": "0", "utilization": 40, "memoryUsed": 2, "temperature": 95, "eccErrors": 3}]
-        usage = [{"replicaId": replica_id, "cpuUtilization": 150, "ramUsed": 3}]
+        counted = {"requests": 9, "failures": 1, "promptTokens": 70, "queued": 2, "cacheUsed": 50}
+        timed = {"requestSeconds": 4.0, "requestCount": 8, "firstTokenSeconds": 0, "firstTokenCount": 0}
+        usage = [{"replicaId": replica_id, "cpuUtilization": 150, "ramUsed": 3, "engine": counted | timed}]
         await node.send(
             "telemetry.metrics",
             {"cpuUtilization": 25, "ramFree": 4, "diskFree": 100_000, "gpuDevices": devices, "replicas": usage},
@@ -209,12 +211,31 @@ async def test_prometheus_gets_nodes_gpus_conditions_and_replicas_in_base_units(
             ("aiwm_node_condition", "GPUTemperature"): 1,
             ("aiwm_replica_cpu_ratio", replica_id): 1.5,
             ("aiwm_replica_memory_bytes", replica_id): 3 * 2**20,
+            ("aiwm_replica_requests_total", replica_id): 9,
+            ("aiwm_replica_request_failures_total", replica_id): 1,
+            ("aiwm_replica_prompt_tokens_total", replica_id): 70,
+            ("aiwm_replica_requests_queued", replica_id): 2,
+            ("aiwm_replica_cache_used_ratio", replica_id): 0.5,
+            ("aiwm_replica_request_seconds_sum", replica_id): 4,
+            ("aiwm_replica_request_seconds_count", replica_id): 8,
         }
         assert expected.items() <= found.items()
-        assert ("aiwm_replica_gpu_memory_bytes", replica_id) not in found
+        for unknown in ("aiwm_replica_gpu_memory_bytes", "aiwm_replica_generated_tokens_total"):
+            assert (unknown, replica_id) not in found
         replicas: Any = await world.call("GET", f"/api/v1/deployments/{made['deploymentId']}/replicas", expect=200)
         (replica,) = replicas["data"]
         assert replica["usage"] == {"cpuUtilization": 150, "ramUsed": 3, "gpuMemoryUsed": None}
+        assert replica["engine"] == {
+            "requests": 9,
+            "failures": 1,
+            "promptTokens": 70,
+            "generatedTokens": None,
+            "running": None,
+            "queued": 2,
+            "cacheUsed": 50,
+            "firstTokenSeconds": None,
+            "requestSeconds": 0.5,
+        }
 
     async def down() -> bool:
         return (await samples(world)).get(("aiwm_node_up", "")) == 0
@@ -224,7 +245,7 @@ async def test_prometheus_gets_nodes_gpus_conditions_and_replicas_in_base_units(
     assert ("aiwm_node_cpu_utilization_ratio", "") not in found
     assert found[("aiwm_nodes", "offline")] == 1
     (replica,) = (await world.call("GET", f"/api/v1/deployments/{made['deploymentId']}/replicas", expect=200))["data"]  # type: ignore[misc]
-    assert replica["usage"] is None
+    assert (replica["usage"], replica["engine"]) == (None, None)
 
 
 async def test_an_engine_that_keeps_crashing_is_told_once_with_its_reason(world: World) -> None:

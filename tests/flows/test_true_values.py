@@ -38,6 +38,8 @@ DEPLOYMENT_NULL = {
     "pinnedNodeId": "nobody pinned it",
     "statusReason": "all is well",
     "image": "the engine is a process",
+    "healthPath": "Triton knows its own",
+    "port": "Triton knows its own",
 }
 DEPLOYMENT_EMPTY = {
     "engineArgs": "nobody gave it any",

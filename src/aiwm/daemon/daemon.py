@@ -9,14 +9,10 @@ from aiwm.daemon.artifacts import Artifacts
 from aiwm.daemon.clockwatch import ClockWatch
 from aiwm.daemon.commands import Commands
 from aiwm.daemon.credential import Credential
-from aiwm.daemon.engines.base import Engine
-from aiwm.daemon.engines.triton import TritonEngine
-from aiwm.daemon.engines.triton_install import find_binary
 from aiwm.daemon.floors import merged, old_software
 from aiwm.daemon.join import Joiner
-from aiwm.daemon.launchers.limits import systemd_run
 from aiwm.daemon.launchers.port import Launcher
-from aiwm.daemon.launchers.process import ProcessLauncher
+from aiwm.daemon.launching import launchers
 from aiwm.daemon.ledger import Ledger
 from aiwm.daemon.link import Link, base_url
 from aiwm.daemon.ports import ChoosePorts, choose_ports, listen_address
@@ -25,7 +21,7 @@ from aiwm.daemon.runner import Runner
 from aiwm.daemon.supervisor import Supervisor
 from aiwm.daemon.suppress import Suppression
 from aiwm.daemon.tally import Tally
-from aiwm.daemon.telemetry import SystemTelemetry, Telemetry, judge_health
+from aiwm.daemon.telemetry import SystemTelemetry, Telemetry, judge_health, with_engines
 from aiwm.kit.clock import Clock, SystemClock
 from aiwm.kit.ids import new_id
 from aiwm.kit.machine import machine_mark
@@ -35,20 +31,11 @@ from aiwm.kit.trust import trusting
 from aiwm.protocol import node_channel as channel
 from aiwm.protocol.base import Wire
 from aiwm.protocol.resources.nodes import ConditionReport, EngineFact
-from aiwm.protocol.states import EngineName
 
 log = logging.getLogger(__name__)
 
 _LIFELINE_GRACE_SECONDS = 4.0
 _SHORTEST_INTERVAL_SECONDS = 0.05
-
-
-def process_launcher(settings: Settings, lifeline: int | None = None) -> ProcessLauncher:
-    """The launcher of a real node, with the engines found on this machine."""
-    engines: dict[EngineName, Engine] = {}
-    if (binary := find_binary(settings.triton_server)) is not None:
-        engines[EngineName.TRITON] = TritonEngine(binary, node_dir(settings) / "triton")
-    return ProcessLauncher(engines, lifeline=lifeline, systemd_run=systemd_run())
 
 
 def node_dir(settings: Settings) -> Path:
@@ -76,9 +63,9 @@ class Daemon:
     ) -> None:
         self._clock = clock or SystemClock()
         self._lifeline = lifeline
-        self._launcher = launcher or process_launcher(settings, lifeline)
         url = base_url(settings.controller_url)
         self._telemetry = telemetry or SystemTelemetry(settings.data_dir, node_dir(settings), url)
+        self._launcher = launcher or launchers(settings, node_dir(settings), lifeline, self._telemetry.gpu_memory)
         self._advertise_host = settings.advertise_host
         credential = Credential(node_dir(settings), settings.node_token)
         trust = trusting(settings.tls_ca)
@@ -217,7 +204,8 @@ class Daemon:
     async def _measure(self) -> None:
         while True:
             await self._clock.sleep(self._metrics_seconds)
-            metrics, now = await self._telemetry.read(self._supervisor.running()), self._clock.monotonic()
+            measured, now = await self._telemetry.read(self._supervisor.running()), self._clock.monotonic()
+            metrics = with_engines(measured, self._supervisor.numbers())
             if self._suppression.due(metrics, now) and await self._link.send(channel.METRICS, metrics):
                 self._suppression.sent(metrics, now)
 

@@ -14,10 +14,11 @@ from pathlib import Path
 from aiwm.daemon.envfile import read_environment, write_environment
 from aiwm.daemon.service import DATA_DIR, ENVIRONMENT, UNIT, Machine, Refused, read_text
 from aiwm.daemon.unit import PLAIN_PATH, SERVICE, USER, Service, unit_text, uses_docker
+from aiwm.kit.settings import OF_ENGINES
 
 TOKENS = ("AIWM_NODE_TOKEN", "AIWM_JOIN_TOKEN")
 _HIDDEN = ("/home/", "/run/user/", f"{pwd.getpwuid(0).pw_dir}/")
-_SETTINGS = ("controller_url", "data_dir", "tls_ca", "advertise_host", "triton_server", "node_name", "log_level")
+_SETTINGS = ("controller_url", "data_dir", "tls_ca", "advertise_host", "node_name", "log_level", *OF_ENGINES)
 _URLS = ("http://", "https://", "ws://", "wss://")
 
 
@@ -112,7 +113,8 @@ def _check_machine(machine: Machine, service: Service, values: Mapping[str, str]
             "this machine is not run by systemd; start `aiwm node` with what runs it, or use --root for an image"
         )
     needed = {"AIWM itself": Path(service.python), "its data folder": Path(service.data_dir)}
-    needed |= {name: Path(values[name]) for name in ("AIWM_TLS_CA", "AIWM_TRITON_SERVER") if values.get(name)}
+    files = ("AIWM_TLS_CA", "AIWM_TRITON_SERVER", "AIWM_VLLM_SERVER")
+    needed |= {name: Path(values[name]) for name in files if values.get(name)}
     for what, path in needed.items():
         for each in {path, path.resolve()}:
             if str(each).startswith(_HIDDEN) or not _open_to_all(each.parent):

@@ -7,13 +7,14 @@ from enum import StrEnum
 from pydantic import BaseModel, Field
 
 from aiwm.protocol.base import Timestamp, Wire
-from aiwm.protocol.node_channel import DeployCommand, DeploymentStatusReport, ReplicaReport
+from aiwm.protocol.node_channel import Artifact, DeployCommand, DeploymentStatusReport, ReplicaReport
 from aiwm.protocol.states import DeploymentStatus, ReplicaState
 
 LIVE = frozenset(
     {ReplicaState.PREPARING, ReplicaState.STARTING, ReplicaState.RUNNING, ReplicaState.UNHEALTHY, ReplicaState.PENDING}
 )
 _MESSAGE_LENGTH = 1000
+_GIB = 2**30
 
 
 class Moment(BaseModel):
@@ -28,12 +29,14 @@ class ReplicaRecord(Wire):
 
     `started_at` is for people alone; what is decided by time is decided by `served_from` and `restart_due`, which no
     change of the machine's clock can move. `logs_due` until the last output of an engine that ended was sent.
+    `trouble` is how the last trial request went wrong.
     """
 
     order: DeployCommand
     state: ReplicaState = ReplicaState.PENDING
     message: str | None = None
     health: str | None = None
+    trouble: str | None = None
     restarts: int = 0
     failures: int = 0
     last_end: str | None = None
@@ -95,17 +98,26 @@ class Policy:
 
     The pause before a restart is drawn from the upper half of a range that doubles from `first_restart` to
     `longest_restart`: 10 to 20 s after the first failure, 150 to 300 s from the fifth on. An engine that served for
-    `stable` has its earlier failures forgotten.
+    `stable` has its earlier failures forgotten. An engine may take `start_timeout` to serve, and `start_per_gib` more
+    for each GiB of its model. It is hung when nothing has moved for `hung_after`, or `hung_after_tokens` where single
+    tokens are counted, and ended when that goes on for `hung_end`.
     """
 
     first_restart: float = 20.0
     longest_restart: float = 300.0
     most_failures: int = 5
     stable: float = 120.0
-    start_timeout: float = 1800.0
+    start_timeout: float = 900.0
+    start_per_gib: float = 30.0
+    tell_interval: float = 10.0
     watch_interval: float = 1.0
     probe_interval: float = 10.0
+    trial_interval: float = 60.0
+    trial_seconds: float = 30.0
     unhealthy_after: int = 3
+    hung_after: float = 300.0
+    hung_after_tokens: float = 60.0
+    hung_end: float = 300.0
     grace: float = 30.0
 
 
@@ -142,6 +154,11 @@ def time_left(due: Moment, now: Moment, policy: Policy) -> float:
     if due.boot_id != now.boot_id:
         return 0.0
     return min(max(due.at - now.at, 0.0), policy.longest_restart)
+
+
+def start_limit(artifact: Artifact, policy: Policy) -> float:
+    """Seconds that an engine may take until it serves this model: large ones take long to load."""
+    return policy.start_timeout + policy.start_per_gib * sum(file.size for file in artifact.files) / _GIB
 
 
 def proven(record: ReplicaRecord, now: Moment, policy: Policy) -> bool:

@@ -5,18 +5,20 @@ often the engine failed in a row, until when its restart waits, and whether its 
 """
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 from aiwm.daemon.artifacts import Artifacts
 from aiwm.daemon.disk import disk_errors
-from aiwm.daemon.engines.base import Address, Engine, Ports
+from aiwm.daemon.engines.base import Address, Engine, Ports, Trial, Verdict
+from aiwm.daemon.health import SERVING, Health, Judgement, Memory, judge, starting
 from aiwm.daemon.keeper import boot_id
-from aiwm.daemon.launchers.port import Ended, Launcher, Room, Running
+from aiwm.daemon.launchers.port import Ended, Launcher, PortTaken, Room, Running
 from aiwm.daemon.ledger import Ledger
 from aiwm.daemon.ports import ChoosePorts, choose_ports
 from aiwm.daemon.replicas import (
@@ -29,10 +31,12 @@ from aiwm.daemon.replicas import (
     pause_after,
     proven,
     shorten,
+    start_limit,
     status_report,
     time_left,
 )
 from aiwm.daemon.sizes import last_lines
+from aiwm.daemon.watching import Watch
 from aiwm.kit.clock import Clock
 from aiwm.protocol.errors import AiwmError, Invalid, Unavailable
 from aiwm.protocol.node_channel import DeployCommand, DeploymentLogs, DeploymentStatusReport, ModelProgress
@@ -63,6 +67,7 @@ class Runner:
     draw: Callable[[float, float], float] = random.uniform
     boot: str = field(default_factory=boot_id)
     cuda_name: Callable[[str], str] = str
+    watches: dict[str, Watch] = field(default_factory=dict)
 
     async def deploy(self, record: ReplicaRecord, settled: Settled) -> None:
         """From nothing to a serving engine, and on: returns only when the replica has failed for good."""
@@ -173,11 +178,12 @@ class Runner:
             raise Invalid(f"cannot run {record.order.engine}: this node no longer has it", code="COMMAND_INVALID")
         folder = self.ledger.folder(record.replica_id)
         for _ in range(_PORT_ATTEMPTS):
-            if not isinstance(self.launcher.status(folder), Running):
-                await self._start(record, engine)
-            failure = await self._wait_ready(record)
-            if failure is None or not engine.port_taken(await self.launcher.output(folder)):
-                return failure
+            with contextlib.suppress(PortTaken):
+                if not isinstance(self.launcher.status(folder), Running):
+                    await self._start(record, engine)
+                failure = await self._wait_ready(record, engine)
+                if failure is None or not engine.port_taken(await self.launcher.output(folder)):
+                    return failure
             log.warning("replica %s lost port %s to another program", record.replica_id, record.port)
         return Ended(f"could not listen: port {record.port} is already taken on the node")
 
@@ -192,6 +198,7 @@ class Runner:
         record.port, record.probes, record.metrics = ports.http, list(plan.ready), plan.metrics
         record.endpoint = f"http://{self.advertise_host or self.address.local}:{ports.http}"
         record.restart_due = None
+        record.health = Health.STARTED
         await self._move(record, ReplicaState.STARTING, f"starting {order.engine}")
         with disk_errors(f"cannot start {order.engine}"):
             self.ledger.copy(record)
@@ -212,48 +219,89 @@ class Runner:
         names = [self.cuda_name(each) for each in order.gpu_device_ids]
         return order.model_copy(update={"gpu_device_id": ",".join(names), "gpu_device_ids": names})
 
-    async def _wait_ready(self, record: ReplicaRecord) -> Ended | None:
-        folder = self.ledger.folder(record.replica_id)
-        deadline = self.clock.monotonic() + self.policy.start_timeout
-        while not await self.launcher.ready(folder, tuple(record.probes)):
-            status = self.launcher.status(folder)
+    async def _wait_ready(self, record: ReplicaRecord, engine: Engine) -> Ended | None:
+        """None once the engine serves and a tiny request to it was tried."""
+        folder, watch = self.ledger.folder(record.replica_id), self._watch_of(record, engine)
+        began = told = self.clock.monotonic()
+        limit = start_limit(record.order.artifact, self.policy)
+        while True:
+            ready, status = await watch.ready(), self.launcher.status(folder)
             if not isinstance(status, Running):
                 return status or Ended("was never started")
-            if self.clock.monotonic() >= deadline:
+            left = began + limit - self.clock.monotonic()
+            if ready and left > 0:
+                trial = await watch.try_out(min(left, self.policy.trial_seconds))
+                if trial.verdict is not Verdict.SILENT:
+                    return await self._tried(record, trial)
+            elif left <= 0:
                 await self._end(record, self.policy.grace)
-                return Ended(f"did not become ready within {self.policy.start_timeout:.0f} s")
+                return Ended(f"did not {'answer a trial request' if ready else 'become ready'} within {limit:.0f} s")
+            if self.clock.monotonic() - told >= self.policy.tell_interval:
+                told = self.clock.monotonic()
+                await self._say(record, starting(await watch.answer(), told - began, limit), ReplicaState.STARTING)
             await self.clock.sleep(0.1)
+
+    async def _tried(self, record: ReplicaRecord, trial: Trial) -> Ended | None:
+        if trial.verdict is Verdict.FAILED:
+            await self._end(record, self.policy.grace)
+            return Ended(f"answered a trial request with an error: {trial.words}")
+        record.trouble = trial.words if trial.verdict is Verdict.DOUBTED else None
         return None
 
     async def _ready(self, record: ReplicaRecord, settled: Settled) -> None:
-        record.started_at, record.served_from, record.health = self.clock.now(), self._now(), "healthy"
-        message = f"serving; started again because the engine {record.last_end}" if record.last_end else "serving"
-        await self._move(record, ReplicaState.RUNNING, message)
+        judgement = judge(Memory(tried_at=self.clock.monotonic(), trouble=record.trouble), self.policy)
+        again = f"; started again because the engine {record.last_end}" if record.last_end else ""
+        record.started_at, record.served_from = self.clock.now(), self._now()
+        await self._say(record, replace(judgement, words=judgement.words + again), ReplicaState.RUNNING)
         if not settled.done():
             settled.set_result({"state": record.state, "endpoint": record.endpoint, "containerPort": record.port})
 
     async def _watch(self, record: ReplicaRecord) -> Ended:
-        """Until the engine ends; says when it stops answering and when it answers again."""
+        """Until the engine ends or hangs for too long; says when it stops serving well, and when it does again."""
         folder, policy = self.ledger.folder(record.replica_id), self.policy
-        next_probe, misses = self.clock.monotonic() + policy.probe_interval, 0
-        while isinstance(status := self.launcher.status(folder), Running):
-            if record.failures and proven(record, self._now(), policy):
-                record.failures = 0
-                self.record(record)
-            if self.clock.monotonic() >= next_probe:
-                misses = 0 if await self.launcher.ready(folder, tuple(record.probes)) else misses + 1
-                next_probe = self.clock.monotonic() + policy.probe_interval
-                await self._judge_health(record, misses)
-            await self.clock.sleep(policy.watch_interval)
+        watch = self._watch_of(record, self.launcher.engine(record.order))
+        next_look = self.clock.monotonic() + policy.probe_interval
+        self.watches[record.replica_id] = watch
+        first = self.launcher.status(folder)
+        try:
+            while isinstance(status := self.launcher.status(folder), Running):
+                if isinstance(first, Running) and status != first and 0 not in (status.pid, first.pid):
+                    # It has to load its model again before it serves.
+                    return Ended("was started again by somebody else", requested=True)
+                if record.failures and proven(record, self._now(), policy):
+                    record.failures = 0
+                    self.record(record)
+                if self.clock.monotonic() >= next_look:
+                    judgement = await watch.look()
+                    next_look = self.clock.monotonic() + policy.probe_interval
+                    if judgement.given_up:
+                        await self._end(record, policy.grace)
+                        return Ended(f"was hung: {judgement.words}")
+                    await self._judged(record, watch, judgement, status.note)
+                await self.clock.sleep(policy.watch_interval)
+        finally:
+            del self.watches[record.replica_id]
         return status or Ended("is gone without a trace")
 
-    async def _judge_health(self, record: ReplicaRecord, misses: int) -> None:
-        if misses == 0 and record.state is ReplicaState.UNHEALTHY:
-            record.health = "healthy"
-            await self._move(record, ReplicaState.RUNNING, "serving again")
-        elif misses >= self.policy.unhealthy_after and record.state is ReplicaState.RUNNING:
-            record.health = "unhealthy"
-            await self._move(record, ReplicaState.UNHEALTHY, f"the engine did not answer {misses} health checks")
+    def _watch_of(self, record: ReplicaRecord, engine: Engine | None) -> Watch:
+        folder = self.ledger.folder(record.replica_id)
+        return Watch(record, engine, self.launcher, folder, self.clock, self.policy, self.address.local)
+
+    async def _judged(self, record: ReplicaRecord, watch: Watch, judgement: Judgement, note: str | None) -> None:
+        """Says what changed; `note` is what else is known of an engine that does not serve."""
+        if (judgement.health, watch.memory.trouble) == (record.health, record.trouble):
+            return
+        record.trouble = watch.memory.trouble
+        serves = judgement.health in SERVING
+        if judgement.health is Health.HEALTHY:
+            judgement = replace(judgement, words="serving again")
+        elif note and not serves:
+            judgement = replace(judgement, words=f"{judgement.words}; {note}")
+        await self._say(record, judgement, ReplicaState.RUNNING if serves else ReplicaState.UNHEALTHY)
+
+    async def _say(self, record: ReplicaRecord, judgement: Judgement, state: ReplicaState) -> None:
+        record.health = judgement.health
+        await self._move(record, state, shorten(judgement.words))
 
     async def _after_end(self, record: ReplicaRecord, ended: Ended, *, served: bool) -> None:
         """Returns when the engine is to be started again; raises `AiwmError` when that has no prospect."""

@@ -27,6 +27,7 @@ def parser(verb: str) -> argparse.ArgumentParser:
     made.add_argument("--tls-ca", help="file of authorities to trust besides the system's")
     made.add_argument("--advertise-host", help="this node's address that the gateway may dial")
     made.add_argument("--triton-server", help="path of the tritonserver binary, where it is not found by itself")
+    made.add_argument("--vllm-server", help="path of the vllm command, where it is not found by itself")
     made.add_argument(
         "--docker", action=argparse.BooleanOptionalAction, help="let it use Docker, which amounts to root"
     )

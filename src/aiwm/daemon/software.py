@@ -11,9 +11,9 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from aiwm.daemon.engines.vllm_install import find_vllm, vllm_version
 from aiwm.protocol.resources.nodes import ContainerRuntime
 
 DOCKER_SOCKET = "/var/run/docker.sock"
@@ -66,7 +66,8 @@ class Survey:
 
 def find_software() -> Software:
     """Looks now."""
-    return Software(docker_runtime(os.environ), toolkit_version(), vllm_version())
+    vllm = find_vllm("")
+    return Software(docker_runtime(os.environ), toolkit_version(), None if vllm is None else vllm_version(vllm))
 
 
 def docker_runtime(environment: Mapping[str, str]) -> ContainerRuntime | None:
@@ -128,15 +129,4 @@ def toolkit_version() -> str | None:
             ).stdout
             if found := _TOOLKIT_VERSION.search(said.decode(errors="replace")):
                 return found.group(1)[:256]
-    return None
-
-
-def vllm_version() -> str | None:
-    """Of the vLLM whose command is on PATH, from what its installer left beside it: importing it takes seconds."""
-    if (binary := shutil.which("vllm")) is None:
-        return None
-    folders = (Path(binary).parent.parent, Path(binary).resolve().parent.parent)
-    for folder in folders:
-        for found in sorted(folder.glob("lib/python3*/site-packages/vllm-*.dist-info")):
-            return found.name.removeprefix("vllm-").removesuffix(".dist-info")[:256]
     return None

@@ -14,11 +14,13 @@ from aiwm.daemon.runner import Runner
 from aiwm.daemon.sizes import fitted
 from aiwm.kit.context import correlated, correlation_id
 from aiwm.kit.tasks import Tasks
+from aiwm.protocol.engine_options import check_options
 from aiwm.protocol.errors import AiwmError, Conflict, Invalid
 from aiwm.protocol.node_channel import (
     DeployCommand,
     DeploymentLogs,
     DeploymentStatusReport,
+    EngineNumbers,
     LogsCommand,
     LogsResult,
     ReplicaReport,
@@ -75,6 +77,11 @@ class Supervisor:
         launcher, ledger = self._runner.launcher, self._runner.ledger
         found = {replica_id: launcher.status(ledger.folder(replica_id)) for replica_id in self._records}
         return {replica_id: status for replica_id, status in found.items() if isinstance(status, Running)}
+
+    def numbers(self) -> dict[str, EngineNumbers]:
+        """What engines counted at the last look at them, by replica id."""
+        counted = {replica_id: watch.counted for replica_id, watch in self._runner.watches.items()}
+        return {replica_id: numbers for replica_id, numbers in counted.items() if numbers is not None}
 
     def resume(self) -> None:
         """Takes up what the ledger says: running engines are adopted, interrupted work goes on."""
@@ -153,6 +160,7 @@ class Supervisor:
                 f"cannot deploy {order.deployment_name}: this node cannot run engine {order.engine}{how}",
                 code="COMMAND_INVALID",
             )
+        check_options(order.engine, order.engine_args, order.environment_variables, code="COMMAND_INVALID")
         if missing := sorted(set(order.gpu_device_ids) - self._gpus()):
             raise Conflict(
                 f"cannot deploy {order.deployment_name}: this node has no GPU {', '.join(missing)}",
@@ -212,13 +220,13 @@ class Supervisor:
         return await self._runner.launcher.logs(folder, tail=command.tail, offset=command.offset)
 
     async def end_engines(self, grace: float) -> None:
-        """Ends every engine without changing what is recorded: the next start brings them back."""
+        """Ends every engine that does not outlive us, and changes no record: the next start brings them back."""
         for work in self._work.values():
             work.task.cancel()
         if self._work:
             await asyncio.wait([work.task for work in self._work.values()])
-        folders = [self._runner.ledger.folder(replica_id) for replica_id in self._records]
-        await asyncio.gather(*(self._runner.launcher.stop(folder, grace) for folder in folders))
+        launcher, folders = self._runner.launcher, map(self._runner.ledger.folder, self._records)
+        await asyncio.gather(*(launcher.stop(folder, grace) for folder in folders if not launcher.outlives(folder)))
 
     def _begin(self, record: ReplicaRecord, work: Callable[[Settled], Coroutine[Any, Any, None]]) -> Settled:
         """Starts `work` on a replica once its previous work has ended; what it settles as is the command's result."""

@@ -74,6 +74,7 @@ def _replica(sent: ReplicaUsage, now: ReplicaUsage) -> bool:
         _moved(sent.cpu_utilization, now.cpu_utilization, _CPU)
         or _grew(sent.ram_used, now.ram_used, _MEMORY_MIB)
         or _grew(sent.gpu_memory_used, now.gpu_memory_used, _GPU_MEMORY_MIB)
+        or sent.engine != now.engine
     )
 
 

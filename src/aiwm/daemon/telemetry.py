@@ -19,7 +19,7 @@ from aiwm.daemon.patience import Patience
 from aiwm.daemon.processor import Processor
 from aiwm.daemon.software import Survey
 from aiwm.daemon.usage import Usage
-from aiwm.protocol.node_channel import Metrics, NodeRegister, ReplicaUsage
+from aiwm.protocol.node_channel import EngineNumbers, Metrics, NodeRegister, ReplicaUsage
 from aiwm.protocol.resources.nodes import ConditionReport, OsFacts
 from aiwm.protocol.states import Health
 
@@ -62,6 +62,10 @@ class Telemetry(Protocol):
         """What an engine must call a GPU to get that one."""
         ...
 
+    def gpu_memory(self, name: str) -> int | None:
+        """How much memory a GPU has in all, by the name that engines use."""
+        ...
+
     def uptime(self) -> float:
         """Seconds since the machine was started."""
         ...
@@ -72,6 +76,12 @@ def judge_health(metrics: Metrics) -> Health:
     lost = any(gpu.health == "error" for gpu in metrics.gpu_devices or [])
     low = metrics.disk_free is not None and metrics.disk_free < LOW_DISK_MIB
     return Health.DEGRADED if lost or low else Health.HEALTHY
+
+
+def with_engines(metrics: Metrics, numbers: Mapping[str, EngineNumbers]) -> Metrics:
+    """`metrics` with what each replica's engine counts."""
+    replicas = [usage.model_copy(update={"engine": numbers.get(usage.replica_id)}) for usage in metrics.replicas or []]
+    return metrics.model_copy(update={"replicas": replicas})
 
 
 class SystemTelemetry:
@@ -139,6 +149,10 @@ class SystemTelemetry:
 
     def cuda_name(self, device_id: str) -> str:
         return self._reading.cuda_names.get(device_id, device_id)
+
+    def gpu_memory(self, name: str) -> int | None:
+        found = (gpu.memory_total for gpu in self._reading.devices if name in (gpu.device_id, gpu.uuid))
+        return next(found, None)
 
     def uptime(self) -> float:
         return max(0.0, round(time.time() - psutil.boot_time(), 3))

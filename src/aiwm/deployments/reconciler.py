@@ -194,6 +194,8 @@ class Reconciler:
             engine_args=wish.engine_args,
             environment_variables=wish.environment_variables,
             image=wish.image,
+            health_path=wish.health_path,
+            port=wish.port,
             resources=wish.resources,
             artifact=self._parts.artifacts.of(record, content),
             generation=replica.generation,

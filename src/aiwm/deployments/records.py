@@ -9,10 +9,11 @@ from aiwm.infra.store.outbox import TellingRecord
 from aiwm.infra.store.records import OwnedRecord, StoredRecord
 from aiwm.kit.clock import seconds_between
 from aiwm.protocol.base import Timestamp
-from aiwm.protocol.node_channel import ReplicaUsage
+from aiwm.protocol.node_channel import EngineNumbers, ReplicaUsage
 from aiwm.protocol.resources.deployments import (
     Deployment,
     DeploymentEvent,
+    EngineLoad,
     ReplicaDetail,
     ReplicaLoad,
     ReplicaStatus,
@@ -53,6 +54,8 @@ class Wish(OwnedRecord):
     engine_args: list[str] = []
     environment_variables: dict[str, str] = {}
     image: str | None = None
+    health_path: str | None = None
+    port: int | None = None
     resources: Resources = Resources()
     node_selector: dict[str, str] = {}
     strategy: Strategy = Strategy()
@@ -140,7 +143,7 @@ def deployment_view(wish: Wish, state: DeploymentState, usage: Usage, *, base_ur
         "replicas",
     )
     wished += ("hardware_profile", "engine", "engine_args", "environment_variables", "image", "resources")
-    wished += ("node_selector", "strategy", "desired", "generation")
+    wished += ("port", "node_selector", "strategy", "desired", "generation")
     seen = ("status", "status_reason", "observed_generation", "events", "last_health_check")
     return Deployment.model_validate(
         {
@@ -148,6 +151,7 @@ def deployment_view(wish: Wish, state: DeploymentState, usage: Usage, *, base_ur
             **{name: getattr(wish, name) for name in wished},
             **{name: getattr(state, name) for name in seen},
             "deployment_id": wish.id,
+            "health_path": wish.health_path or ("/" if wish.engine is EngineName.CUSTOM else None),
             "node_id": first.node_id if first else None,
             "is_running": state.status is DeploymentStatus.RUNNING,
             "container_name": first.container_name if first else None,
@@ -169,6 +173,20 @@ def replica_view(replica: Replica) -> ReplicaStatus:
 
 
 def replica_detail(replica: Replica, usage: ReplicaUsage | None) -> ReplicaDetail:
-    """The same with what it uses."""
+    """The same with what it uses and what its engine counts."""
     load = None if usage is None else {name: getattr(usage, name) for name in ReplicaLoad.model_fields}
-    return ReplicaDetail.model_validate({**dict(replica_view(replica)), "usage": load})
+    engine = None if usage is None or usage.engine is None else engine_load(usage.engine)
+    return ReplicaDetail.model_validate({**dict(replica_view(replica)), "usage": load, "engine": engine})
+
+
+def engine_load(numbers: EngineNumbers) -> EngineLoad:
+    """What an engine counts, with means in place of sums."""
+    means = {
+        "first_token_seconds": _mean(numbers.first_token_seconds, numbers.first_token_count),
+        "request_seconds": _mean(numbers.request_seconds, numbers.request_count),
+    }
+    return EngineLoad.model_validate({name: getattr(numbers, name) for name in EngineLoad.model_fields} | means)
+
+
+def _mean(total: float | None, count: int | None) -> float | None:
+    return round(total / count, 6) if total is not None and count else None

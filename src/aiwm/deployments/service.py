@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from aiwm.deployments.book import Book
 from aiwm.deployments.dirty import Dirty
+from aiwm.deployments.engine_rules import OF_ENGINE, check_engine
 from aiwm.deployments.last_logs import LastLogs
 from aiwm.deployments.placement import Fleet, Rejection, engine_for, place, profile_for, why_nowhere
 from aiwm.deployments.planner import need_of
@@ -25,7 +26,7 @@ from aiwm.protocol.resources.deployments import (
 )
 from aiwm.protocol.states import DeploymentStatus, DeploymentType, Desired
 
-_RESTARTING = frozenset({"engine_args", "environment_variables", "image", "resources", "node_selector"})
+_RESTARTING = OF_ENGINE | {"resources", "node_selector"}
 
 
 class DeploymentService:
@@ -39,7 +40,7 @@ class DeploymentService:
     async def create(
         self, params: DeploymentCreate, model: ModelRecord, fleet: Fleet, *, owner: Owner, by: str | None
     ) -> Deployment:
-        """Stores the wish; `Conflict` NAME_TAKEN, `Invalid` NOT_SUPPORTED for what this release cannot run."""
+        """Stores the wish; `Conflict` NAME_TAKEN, `Invalid` for what cannot be run."""
         wish = self._wish(params, model, fleet, owner=owner, by=by)
         try:
             wish = await self._book.add(wish)
@@ -58,7 +59,9 @@ class DeploymentService:
         named["engine"] = params.engine or engine_for(model.framework.value, model.task_type.value)
         named["hardware_profile"] = params.hardware_profile or profile_for(params.resources, fleet, owner.org_id)
         base = new_base("deploy", owner=owner, by=by, at=self._clock.now())
-        return Wish.model_validate({**base, **named, "unique_key": _unique_key(owner, params.name)})
+        wish = Wish.model_validate({**base, **named, "unique_key": _unique_key(owner, params.name)})
+        check_engine(wish)
+        return wish
 
     def plan(
         self, params: DeploymentCreate, model: ModelRecord, fleet: Fleet, *, owner: Owner, by: str | None
@@ -132,7 +135,12 @@ class DeploymentService:
         return [*stored, *(each for each in waiting if each not in stored)]
 
     async def change(self, wish: Wish, changes: dict[str, object], *, by: str | None) -> Deployment:
-        """Applies what a user set: a new generation, and new replicas where what they start from has changed."""
+        """Applies what a user set: a new generation, and new replicas where what they start from has changed.
+
+        Raises `Invalid` for what the engine does not take.
+        """
+        if OF_ENGINE & changes.keys():
+            check_engine(wish.model_copy(update=changes))
         generation = wish.generation + 1
         update = {**changes, "generation": generation}
         if any(getattr(wish, name) != value for name, value in changes.items() if name in _RESTARTING):

@@ -29,5 +29,6 @@ class Artifacts:
             digest=rules.digest(content.files),
             name=model.name,
             framework=model.framework.value,
+            task_type=model.task_type.value,
             files=files,
         )

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterable, Iterator
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, SummaryMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from aiwm.nodes.presence import Presence, Session
 from aiwm.nodes.records import NodeObservation, NodeRecord
+from aiwm.protocol.node_channel import EngineNumbers
 from aiwm.protocol.resources.nodes import GpuDevice
 from aiwm.protocol.states import NodeStatus
 
@@ -41,7 +42,9 @@ class NodeCollector(Collector):
         away = [(node, seen) for node, seen in fleet if seen.status is NodeStatus.OFFLINE]
         yield from _of_nodes([(node, seen) for node, seen, _ in held if seen.status is not NodeStatus.OFFLINE] + away)
         yield from _of_gpus([(node, seen) for node, seen, _ in held])
-        yield from _of_replicas([(node, session) for node, _, session in held])
+        sessions = [(node, session) for node, _, session in held]
+        yield from _of_replicas(sessions)
+        yield from _of_engines(sessions)
 
 
 def _counted(fleet: list[tuple[NodeRecord, NodeObservation]]) -> Metric:
@@ -98,12 +101,37 @@ def _of_replicas(sessions: list[tuple[NodeRecord, Session]]) -> Iterator[Metric]
     )
     for node, session in sessions:
         for replica_id, usage in list(session.usage.items()):
-            report = session.inventory.get(replica_id)
-            labels = (node.name, node.id, replica_id, report.deployment_id if report is not None else "")
+            labels = (node.name, node.id, replica_id, _deployment_of(session, replica_id))
             values = _share(usage.cpu_utilization), _bytes(usage.ram_used), _bytes(usage.gpu_memory_used)
             for family, value in zip(families, values, strict=True):
                 _add(family, labels, value)
     yield from families
+
+
+def _of_engines(sessions: list[tuple[NodeRecord, Session]]) -> Iterator[Metric]:
+    labelled = [
+        ((node.name, node.id, replica_id, _deployment_of(session, replica_id)), usage.engine)
+        for node, session in sessions
+        for replica_id, usage in list(session.usage.items())
+        if usage.engine is not None
+    ]
+    for kind, name, text, value in _COUNTED:
+        family = kind(f"aiwm_replica_{name}", text, labels=_REPLICA)
+        for labels, numbers in labelled:
+            _add(family, labels, value(numbers))
+        yield family
+    for name, text, timed in _TIMED:
+        summary = SummaryMetricFamily(f"aiwm_replica_{name}", text, labels=_REPLICA)
+        for labels, numbers in labelled:
+            total, count = timed(numbers)
+            if total is not None and count is not None:
+                summary.add_metric(labels, count, total)
+        yield summary
+
+
+def _deployment_of(session: Session, replica_id: str) -> str:
+    report = session.inventory.get(replica_id)
+    return report.deployment_id if report is not None else ""
 
 
 def _add(family: GaugeMetricFamily | CounterMetricFamily, labels: tuple[str, ...], value: _Value) -> None:
@@ -121,6 +149,9 @@ def _bytes(mebibytes: _Value) -> _Value:
 
 _Of = Callable[[NodeObservation], _Value]
 _OfGpu = Callable[[GpuDevice], _Value]
+_OfEngine = Callable[[EngineNumbers], _Value]
+_Timed = Callable[[EngineNumbers], tuple[float | None, int | None]]
+_Kind = type[CounterMetricFamily] | type[GaugeMetricFamily]
 
 _MEASURED: tuple[tuple[str, str, _Of], ...] = (
     ("cpu_utilization_ratio", "Processor time used, of all cores.", lambda seen: _share(seen.cpu_utilization)),
@@ -136,4 +167,21 @@ _OF_GPU: tuple[tuple[str, str, _OfGpu], ...] = (
     ("memory_total_bytes", "Its memory.", lambda gpu: _bytes(gpu.memory_total)),
     ("memory_used_bytes", "What is used of it.", lambda gpu: _bytes(gpu.memory_used)),
     ("temperature_celsius", "How hot it is.", lambda gpu: gpu.temperature),
+)
+_COUNTED: tuple[tuple[_Kind, str, str, _OfEngine], ...] = (
+    (CounterMetricFamily, "requests", "Requests that the engine answered.", lambda seen: seen.requests),
+    (CounterMetricFamily, "request_failures", "Those among them that failed.", lambda seen: seen.failures),
+    (CounterMetricFamily, "prompt_tokens", "Tokens it read.", lambda seen: seen.prompt_tokens),
+    (CounterMetricFamily, "generated_tokens", "Tokens it wrote.", lambda seen: seen.generated_tokens),
+    (GaugeMetricFamily, "requests_running", "Requests it works on.", lambda seen: seen.running),
+    (GaugeMetricFamily, "requests_queued", "Requests that wait.", lambda seen: seen.queued),
+    (GaugeMetricFamily, "cache_used_ratio", "How much of its cache is used.", lambda seen: _share(seen.cache_used)),
+)
+_TIMED: tuple[tuple[str, str, _Timed], ...] = (
+    (
+        "first_token_seconds",
+        "From a request to its first token.",
+        lambda seen: (seen.first_token_seconds, seen.first_token_count),
+    ),
+    ("request_seconds", "From a request to its end.", lambda seen: (seen.request_seconds, seen.request_count)),
 )

@@ -254,11 +254,15 @@ class Artifact(Wire):
     digest: Sha256
     name: str
     framework: str
+    task_type: str | None = None
     files: list[ArtifactFile]
 
 
 class DeployCommand(Wire):
-    """`command.deploy`. `gpuDeviceId` is `gpuDeviceIds` joined by commas, as the source has it."""
+    """`command.deploy`. `gpuDeviceId` is `gpuDeviceIds` joined by commas, as the source has it.
+
+    `healthPath` and `port`, the image's own, are a custom engine's.
+    """
 
     deployment_id: Id
     replica_id: Id = Field(validation_alias=AliasChoices("replicaId", "replica_id"))
@@ -271,6 +275,8 @@ class DeployCommand(Wire):
     engine_args: list[str] = Field(default_factory=list)
     environment_variables: dict[str, str] = Field(default_factory=dict)
     image: str | None = None
+    health_path: str | None = None
+    port: int | None = None
     resources: Resources = Field(default_factory=Resources)
     artifact: Artifact
     generation: int

@@ -74,6 +74,9 @@ class SimulatedTelemetry:
     def gpu_ids(self) -> set[str]:
         return {str(index) for index in range(len(self._load))}
 
+    def gpu_memory(self, name: str) -> int | None:  # noqa: ARG002 - all of its GPUs are alike
+        return _GPU_MIB
+
     def uptime(self) -> float:
         return round(time.monotonic() - self._started, 3)
 

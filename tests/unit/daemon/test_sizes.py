@@ -9,8 +9,26 @@ from hypothesis import strategies as st
 
 from aiwm.daemon import keeper
 from aiwm.daemon.enginelog import read_log
-from aiwm.daemon.sizes import MOST_INVENTORY_BYTES, MOST_LOG_BYTES, fitted, last_lines, weight
-from aiwm.protocol.node_channel import LOG_LINES, MAX_MESSAGE_BYTES, DeploymentLogs, NodeRegister, ReplicaReport
+from aiwm.daemon.sizes import (
+    MOST_INVENTORY_BYTES,
+    MOST_LOG_BYTES,
+    MOST_MESSAGE_BYTES,
+    fitted,
+    last_lines,
+    weight,
+)
+from aiwm.daemon.supervisor import MOST_REPLICAS
+from aiwm.protocol.node_channel import (
+    LOG_LINES,
+    MAX_MESSAGE_BYTES,
+    DeploymentLogs,
+    EngineNumbers,
+    Metrics,
+    NodeRegister,
+    ReplicaReport,
+    ReplicaUsage,
+)
+from aiwm.protocol.resources.nodes import GpuDevice
 from aiwm.protocol.states import ReplicaState
 
 
@@ -55,6 +73,20 @@ def test_ids_as_long_as_they_may_be_still_fit() -> None:
         )
     ] * 1024
     assert sum(weight(each.to_wire()) + 1 for each in fitted(worst)) <= MOST_INVENTORY_BYTES
+
+
+def test_a_full_nodes_metrics_fit_whatever_its_engines_count() -> None:
+    counted = {name: 2**53 for name in EngineNumbers.model_fields if name != "cache_used"}
+    usage = ReplicaUsage(
+        replica_id="r" * 128,
+        cpu_utilization=9_999_999.9,
+        ram_used=2**40,
+        gpu_memory_used=2**40,
+        engine=EngineNumbers(**counted, cache_used=100 / 3),
+    )
+    gpus = [GpuDevice(device_id=f"GPU-{each:040}", model="m" * 60, uuid="u" * 60, health="ok") for each in range(256)]
+    metrics = Metrics(gpu_devices=gpus, cpu_utilization=100 / 3, replicas=[usage] * MOST_REPLICAS)
+    assert weight(metrics.to_wire()) < MOST_MESSAGE_BYTES
 
 
 @given(st.text(max_size=3000))

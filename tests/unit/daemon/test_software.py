@@ -10,16 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from aiwm.daemon.engines.vllm_install import find_vllm, vllm_version
 from aiwm.daemon.patience import Patience
-from aiwm.daemon.software import (
-    DockerFacts,
-    Software,
-    Survey,
-    docker_facts,
-    docker_runtime,
-    toolkit_version,
-    vllm_version,
-)
+from aiwm.daemon.software import DockerFacts, Software, Survey, docker_facts, docker_runtime, toolkit_version
 
 
 @contextmanager
@@ -107,12 +100,15 @@ def test_the_toolkit_says_its_version_itself(tmp_path: Path, monkeypatch: pytest
 
 def test_vllm_is_known_by_what_lies_beside_its_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    assert vllm_version() is None
+    assert find_vllm("") is None
     (tmp_path / "bin").mkdir()
     command(tmp_path / "bin", "vllm", "exit 1")
-    assert vllm_version() is None
+    binary = find_vllm("")
+    assert binary is not None
+    assert vllm_version(binary) is None
     (tmp_path / "lib/python3.12/site-packages/vllm-0.6.3.post1.dist-info").mkdir(parents=True)
-    assert vllm_version() == "0.6.3.post1"
+    assert vllm_version(binary) == "0.6.3.post1"
+    assert find_vllm("/opt/other") == Path("/opt/other")
 
 
 def test_a_look_is_taken_at_most_every_ten_minutes() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aiwm.daemon.suppress import AT_LEAST_EVERY_SECONDS, Suppression, differs
-from aiwm.protocol.node_channel import Metrics, ReplicaUsage
+from aiwm.protocol.node_channel import EngineNumbers, Metrics, ReplicaUsage
 from aiwm.protocol.resources.nodes import GpuDevice
 
 MIB = st.one_of(st.none(), st.integers(0, 200_000))
@@ -22,9 +22,10 @@ GPUS = st.fixed_dictionaries(
         "xid": st.one_of(st.none(), st.integers(0, 100)),
     }
 ).map(GpuDevice.model_validate)
-REPLICAS = st.fixed_dictionaries({"replica_id": st.sampled_from(["r-1", "r-2"]), "ram_used": MIB}).map(
-    ReplicaUsage.model_validate
-)
+ENGINES = st.one_of(st.none(), st.builds(EngineNumbers, requests=st.integers(0, 5), queued=st.integers(0, 5)))
+REPLICAS = st.fixed_dictionaries(
+    {"replica_id": st.sampled_from(["r-1", "r-2"]), "ram_used": MIB, "engine": ENGINES}
+).map(ReplicaUsage.model_validate)
 METRICS = st.fixed_dictionaries(
     {
         "gpu_devices": st.lists(GPUS, unique_by=lambda gpu: gpu.device_id),
@@ -49,6 +50,8 @@ def test_what_the_controller_knows_is_never_older_than_a_minute_nor_far_off(step
         assert not differs(known, metrics)
         shown = {gpu.device_id: (gpu.health, gpu.ecc_errors, gpu.xid) for gpu in known.gpu_devices or []}
         assert shown == {gpu.device_id: (gpu.health, gpu.ecc_errors, gpu.xid) for gpu in metrics.gpu_devices or []}
+        counted = {each.replica_id: each.engine for each in known.replicas or []}
+        assert counted == {each.replica_id: each.engine for each in metrics.replicas or []}
 
 
 @given(METRICS)
@@ -96,6 +99,12 @@ def replica(**fields: Any) -> dict[str, Any]:
         ({"cpu_utilization": 10}, {"cpu_utilization": 14.9}, {"cpu_utilization": 5}),
         ({"replicas": []}, {"replicas": []}, replica()),
         (replica(cpu_utilization=10), replica(cpu_utilization=14), replica(cpu_utilization=150)),
+        (
+            replica(engine=EngineNumbers(requests=1)),
+            replica(engine=EngineNumbers(requests=1)),
+            replica(engine=EngineNumbers(requests=2)),
+        ),
+        (replica(), replica(), replica(engine=EngineNumbers())),
         (gpu(), gpu(), {"gpu_devices": []}),
     ],
 )

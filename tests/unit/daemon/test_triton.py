@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from aiwm.daemon.engines.triton import TritonEngine
+from aiwm.daemon.engines.triton_config import without_name
 from aiwm.daemon.engines.triton_install import open_install
 from aiwm.daemon.engines.triton_numpy2 import take_dlpack
-from aiwm.daemon.engines.triton_repository import lay_out, without_name
+from aiwm.daemon.engines.triton_repository import lay_out
 from aiwm.protocol.errors import Invalid, Unavailable
 
 CONFIG = 'name: "other" # not ours\ninput [{ name: "X" dims: [1] }]\nplatform: "{0}"\n'
@@ -54,7 +55,7 @@ def test_of_several_models_the_ensemble_is_served_and_the_others_keep_their_name
 
 def test_several_models_of_which_none_is_the_one_are_refused(tmp_path: Path) -> None:
     with pytest.raises(Invalid, match="it holds several \\(a, b\\)"):
-        laid_out(tmp_path, "a/1/x", "b/1/x")
+        laid_out(tmp_path, "a/1/model.pt", "b/1/model.pt")
 
 
 def test_only_the_models_own_name_is_left_out_of_its_configuration() -> None:

@@ -15,10 +15,10 @@ from aiwm.apps.up.folder import free_port
 from aiwm.apps.up.supervisor import Service
 from aiwm.infra.redis_server import prepare_redis, redis_answers
 from aiwm.infra.secret_files import made_once, write_private
-from aiwm.kit.settings import Settings, key_ring, settable, variables
+from aiwm.kit.settings import OF_ENGINES, Settings, key_ring, settable, variables
 
 _PRODUCT = (sys.executable, "-P", "-m", "aiwm")
-_NODE_SETTINGS = ("tls_ca", "advertise_host", "triton_server", "log_level")
+_NODE_SETTINGS = ("tls_ca", "advertise_host", *OF_ENGINES, "log_level")
 # A daemon that ends engines gives them four seconds.
 _NODE_PATIENCE = 5.0
 
@@ -109,7 +109,7 @@ def _server(
 
 def _node(settings: Settings, controller_url: str, token: Path, lock: int, lifeline: int) -> Service:
     folder = settings.data_dir
-    given = {f"AIWM_{name.upper()}": getattr(settings, name) for name in _NODE_SETTINGS if getattr(settings, name)}
+    given = {f"AIWM_{name.upper()}": str(value) for name in _NODE_SETTINGS if (value := getattr(settings, name))}
     flags = ("--data-dir", str(folder), "--controller-url", controller_url, "--lifeline-fd", str(lifeline))
     return Service(
         name="node",

@@ -18,6 +18,10 @@ class Ports:
     metrics: int
 
 
+EVERYWHERE = "0.0.0.0"  # noqa: S104 - in a container, where what is published decides who gets in
+"""Where an engine in a container listens."""
+
+
 @dataclass(frozen=True, slots=True)
 class Address:
     """Where an engine listens (`bind`), and under which host this machine reaches it (`local`)."""
@@ -57,10 +61,16 @@ class EnginePlan:
 
 
 class Verdict(StrEnum):
-    """What came of a tiny real inference: it worked, the engine answered with an error, or nothing can be tried."""
+    """What came of a tiny real inference.
+
+    It worked; the engine answered with an error: to what it must be able to do (failed), or to an input that was made
+    up and may be none for this model (doubted); it did not answer (silent); or nothing can be tried.
+    """
 
     WORKED = "worked"
     FAILED = "failed"
+    DOUBTED = "doubted"
+    SILENT = "silent"
     UNTRIED = "untried"
 
 
@@ -89,10 +99,13 @@ class Engine(Protocol):
         ...
 
     async def try_out(self, order: DeployCommand, base: str) -> Trial:
-        """One tiny real inference at the engine's own URL `base`. Raises `TimeoutError` when it does not answer."""
+        """One tiny real inference at the engine's own URL `base`, without a limit of its own on how long that takes.
+
+        Raises `TimeoutError` or `aiohttp.ClientError` when it does not answer.
+        """
         ...
 
-    def numbers(self, page: str) -> EngineNumbers:
+    def numbers(self, order: DeployCommand, page: str) -> EngineNumbers:
         """Its metrics page under the names common to all engines; what is not there is None."""
         ...
 

@@ -29,7 +29,7 @@ class FakeEngine:
     async def try_out(self, order: DeployCommand, base: str) -> Trial:
         return Trial(Verdict.WORKED)
 
-    def numbers(self, page: str) -> EngineNumbers:
+    def numbers(self, order: DeployCommand, page: str) -> EngineNumbers:
         return EngineNumbers()
 
     def explain(self, log: str) -> str | None:
@@ -81,6 +81,9 @@ class FakeLauncher:
 
     def status(self, folder: Path) -> Running | Ended | None:
         return self.seen.get(folder)
+
+    def outlives(self, folder: Path) -> bool:
+        return False
 
     async def ready(self, folder: Path, probes: tuple[str, ...]) -> bool:
         return self.answering and isinstance(self.seen.get(folder), Running)

@@ -9,10 +9,23 @@ async def all_answer(urls: tuple[str, ...]) -> bool:
     """Whether every one of `urls` answers 200, each within 5 s."""
     async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
         for url in urls:
-            try:
-                async with session.get(url) as answer:
-                    if answer.status != 200:
-                        return False
-            except (aiohttp.ClientError, TimeoutError):
+            if await _status(session, url) != 200:
                 return False
     return True
+
+
+async def any_answers(urls: tuple[str, ...]) -> bool:
+    """Whether one of `urls` answers at all, each within 5 s."""
+    async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
+        for url in urls:
+            if await _status(session, url) is not None:
+                return True
+    return False
+
+
+async def _status(session: aiohttp.ClientSession, url: str) -> int | None:
+    try:
+        async with session.get(url) as answer:
+            return answer.status
+    except (aiohttp.ClientError, TimeoutError):
+        return None

@@ -61,6 +61,7 @@ class ProcessLauncher:
         self._systemd_run = systemd_run
         self._log_bytes, self._log_files = log_bytes, log_files
         self._keepers: dict[Path, int] = {}
+        self._heard: dict[Path, tuple[Running, tuple[str, ...]]] = {}
 
     def engine(self, order: DeployCommand) -> Engine | None:
         return None if order.image else self.engines.get(order.engine)
@@ -176,13 +177,24 @@ class ProcessLauncher:
             del self._keepers[folder]
         return not ended
 
+    def outlives(self, folder: Path) -> bool:  # noqa: ARG002 - it is so for all
+        return False
+
     async def ready(self, folder: Path, probes: tuple[str, ...]) -> bool:
         if not await all_answer(probes):
             return False
         status = self.status(folder)
-        return isinstance(status, Running) and all(_listens(status.pid, URL(url).port) for url in probes)
+        if not isinstance(status, Running):
+            return False
+        # Whose port it is needs a look at every process there is: an engine that was found to have it once keeps it.
+        if self._heard.get(folder) != (status, probes):
+            if not all(_listens(status.pid, URL(url).port) for url in probes):
+                return False
+            self._heard[folder] = (status, probes)
+        return True
 
     async def stop(self, folder: Path, grace: float) -> None:
+        self._heard.pop(folder, None)
         state = state_of(folder)
         if state is not None and isinstance(self.status(folder), Running):
             await self._end(folder, state, grace)

@@ -24,6 +24,8 @@ EngineArgs = Annotated[list[Annotated[str, StringConstraints(max_length=1024)]],
 VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
 EnvironmentVariables = Annotated[dict[VariableName, Text], Field(max_length=128)]
 Replicas = Annotated[int, Field(ge=0, le=MAX_REPLICAS)]
+HealthPath = Annotated[str, StringConstraints(max_length=256, pattern=r"^/[A-Za-z0-9._~/?=&%-]*$")]
+Port = Annotated[int, Field(ge=1, le=65_535)]
 Image = Annotated[str, StringConstraints(max_length=512, pattern=r"^[\w][\w.:/@-]*$")]
 
 
@@ -85,10 +87,29 @@ class ReplicaLoad(View):
     gpu_memory_used: int | None
 
 
+class EngineLoad(View):
+    """What a replica's engine counts; null for what it does not tell.
+
+    Since its start: `requests` answered, `failures` among them, tokens read and written, the mean seconds to a first
+    token and of a request. Now: requests `running` and `queued`, and how much of its cache is used, in percent.
+    """
+
+    requests: int | None
+    failures: int | None
+    prompt_tokens: int | None
+    generated_tokens: int | None
+    running: int | None
+    queued: int | None
+    cache_used: float | None
+    first_token_seconds: float | None
+    request_seconds: float | None
+
+
 class ReplicaDetail(ReplicaStatus):
-    """A replica with what it uses now, null while that is not known."""
+    """A replica with what it uses now and what its engine counts, null while that is not known."""
 
     usage: ReplicaLoad | None = None
+    engine: EngineLoad | None = None
 
 
 class Deployment(Resource):
@@ -120,6 +141,8 @@ class Deployment(Resource):
     engine_args: list[str]
     environment_variables: dict[str, str]
     image: str | None
+    health_path: str | None
+    port: int | None
     resources: Resources
     node_selector: dict[str, str]
     strategy: Strategy
@@ -127,6 +150,8 @@ class Deployment(Resource):
 
 
 class DeploymentCreate(Params):
+    """`healthPath` (where a 200 says that it serves) and `port` (the image's own) are a custom engine's alone."""
+
     name: Name
     model_id: Id
     description: Text = ""
@@ -139,6 +164,8 @@ class DeploymentCreate(Params):
     engine_args: EngineArgs = Field(default_factory=list)
     environment_variables: EnvironmentVariables = Field(default_factory=dict)
     image: Image | None = None
+    health_path: HealthPath | None = None
+    port: Port | None = None
     resources: ResourcesParams = Field(default_factory=ResourcesParams)
     node_selector: Labels = Field(default_factory=dict)
     strategy: Strategy = Field(default_factory=Strategy)
@@ -154,6 +181,8 @@ class DeploymentPatch(Patch):
     engine_args: EngineArgs = Field(default_factory=list)
     environment_variables: EnvironmentVariables = Field(default_factory=dict)
     image: Image | None = None
+    health_path: HealthPath | None = None
+    port: Port | None = None
     resources: ResourcesParams = Field(default_factory=ResourcesParams)
     node_selector: Labels = Field(default_factory=dict)
     strategy: Strategy = Field(default_factory=Strategy)
