@@ -54,6 +54,14 @@ def plan(code: str) -> EnginePlan:
     return EnginePlan(argv=(sys.executable, "-I", "-S", "-c", code), environment={"MINE": "1"}, ready=())
 
 
+def stand_in(folder: Path) -> str:
+    """A program in systemd-run's place, which writes down what it was asked for."""
+    program = folder / "systemd-run"
+    program.write_text(STAND_IN.format(said=folder / "said"))
+    program.chmod(0o755)
+    return str(program)
+
+
 @asynccontextmanager
 async def looked(
     folder: Path, room: Room = NO_LIMITS, **launching: Any
@@ -70,9 +78,9 @@ async def looked(
         await launcher.stop(folder, 2)
 
 
-async def ended(folder: Path, code: str, room: Room) -> Ended:
+async def ended(folder: Path, code: str, room: Room, **launching: Any) -> Ended:
     """How an engine came to its end."""
-    launcher = ProcessLauncher({})
+    launcher = ProcessLauncher({}, **launching)
     await launcher.start(folder, plan(code), room)
     found: Ended = await until(lambda: seen if isinstance(seen := launcher.status(folder), Ended) else None, 20)
     return found
@@ -150,13 +158,25 @@ async def test_an_engine_has_a_group_a_folder_and_limits_of_its_own_and_no_secre
 
 
 async def test_in_a_scope_an_engine_is_still_its_keepers_and_known_by_its_pid(tmp_path: Path) -> None:
-    program, said = tmp_path / "systemd-run", tmp_path / "said"
-    program.write_text(STAND_IN.format(said=said))
-    program.chmod(0o755)
-    async with looked(tmp_path, Room(ram=512, cpu_cores=2), systemd_run=str(program)) as (started, seen):
+    program, said = stand_in(tmp_path), tmp_path / "said"
+    async with looked(tmp_path, Room(ram=512, cpu_cores=2), systemd_run=program) as (started, seen):
         assert started.pid == seen["pid"] == seen["group"]
         assert seen["parent"] == json.loads((tmp_path / keeper.STATE).read_bytes())["keeperPid"]
         assert said.read_text().startswith(
             "--scope --quiet --collect -p TasksMax=4096 -p MemoryMax=512M -p CPUQuota=200% -- "
         )
         assert json.loads((tmp_path / SPEC).read_bytes())["memory"] is None, "the scope's limit is enough"
+
+
+@pytest.mark.parametrize(
+    ("ram", "told"),
+    [
+        (64, "was killed, probably for using more than its limit of 64 MiB, which resources.ram raises"),
+        (None, "was killed by signal 9 (SIGKILL)"),
+    ],
+)
+async def test_the_kernels_kill_in_a_scope_is_told_for_what_it_probably_is(
+    tmp_path: Path, ram: int | None, told: str
+) -> None:
+    found = await ended(tmp_path, "import os; os.kill(os.getpid(), 9)", Room(ram=ram), systemd_run=stand_in(tmp_path))
+    assert found.reason == told

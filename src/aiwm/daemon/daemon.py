@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from functools import partial
 from pathlib import Path
 
 from aiwm import __version__
@@ -18,6 +19,7 @@ from aiwm.daemon.link import Link, base_url
 from aiwm.daemon.ports import ChoosePorts, choose_ports, listen_address
 from aiwm.daemon.replicas import Policy
 from aiwm.daemon.runner import Runner
+from aiwm.daemon.software import Survey, find_software
 from aiwm.daemon.supervisor import Supervisor
 from aiwm.daemon.suppress import Suppression
 from aiwm.daemon.tally import Tally
@@ -64,7 +66,8 @@ class Daemon:
         self._clock = clock or SystemClock()
         self._lifeline = lifeline
         url = base_url(settings.controller_url)
-        self._telemetry = telemetry or SystemTelemetry(settings.data_dir, node_dir(settings), url)
+        survey = Survey(partial(find_software, settings.docker_host, settings.vllm_server))
+        self._telemetry = telemetry or SystemTelemetry(settings.data_dir, node_dir(settings), url, survey)
         self._launcher = launcher or launchers(settings, node_dir(settings), lifeline, self._telemetry.gpu_memory)
         self._advertise_host = settings.advertise_host
         credential = Credential(node_dir(settings), settings.node_token)

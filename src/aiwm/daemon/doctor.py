@@ -17,20 +17,21 @@ from aiwm.daemon.envfile import read_environment
 from aiwm.daemon.join import read_identity
 from aiwm.daemon.link import base_url
 from aiwm.daemon.service import ENVIRONMENT, UNIT
-from aiwm.daemon.software import docker_facts, find_software
+from aiwm.daemon.software import docker_at, docker_facts, find_software
 from aiwm.kit.settings import Settings, SettingsError, load_settings
 from aiwm.kit.trust import trusting
 
 
 def examine(settings: Settings, *, installed: bool) -> list[Check]:
     """Everything; takes seconds where something does not answer."""
-    found, (reading, silent) = find_software(settings.vllm_server), checks.look_at_gpus()
+    docker = docker_at(settings.docker_host, os.environ)
+    found, (reading, silent) = find_software(docker, settings.vllm_server), checks.look_at_gpus()
     return [
         checks.python(),
         checks.data_folder(settings.data_dir, installed=installed),
         checks.gpus(reading, silent),
-        *engine_checks.containers(found, docker_facts(os.environ), gpus=bool(reading.devices)),
-        *engine_checks.engines(settings.triton_server, found),
+        *engine_checks.containers(docker, found, docker_facts(docker), gpus=bool(reading.devices)),
+        *engine_checks.engines(settings, found),
         checks.service(),
         checks.open_files(),
         checks.cgroup(),

@@ -5,20 +5,22 @@ from pathlib import Path
 
 from aiwm.daemon.checks import Check
 from aiwm.daemon.engines.triton_install import find_binary, find_version
+from aiwm.daemon.engines.vllm_install import find_vllm
 from aiwm.daemon.floors import is_old, sentence
-from aiwm.daemon.software import DOCKER_SOCKET, DockerFacts, Software
+from aiwm.daemon.software import DockerFacts, Software
+from aiwm.kit.settings import Settings
 
 _REGISTER = "nvidia-ctk runtime configure --runtime=docker && systemctl restart docker"
 
 
-def containers(
-    found: Software, facts: DockerFacts | None, *, gpus: bool, socket: Path = Path(DOCKER_SOCKET)
-) -> list[Check]:
-    """Docker and how it is set up; a node that runs processes needs none of it."""
+def containers(docker: str, found: Software, facts: DockerFacts | None, *, gpus: bool) -> list[Check]:
+    """Docker at `docker` and how it is set up; a node that runs processes needs none of it."""
     runtime = found.runtime
+    if docker == "off":
+        return [Check("ok", "containers", "none, as AIWM_DOCKER_HOST is off; engines run as processes")]
     if runtime is None:
-        if os.access(socket, os.W_OK):
-            return [Check("warn", "containers", f"nobody answers on {socket}", "start it: systemctl start docker")]
+        if os.access(docker.removeprefix("unix://"), os.W_OK):
+            return [Check("warn", "containers", f"nobody answers on {docker}", "start it: systemctl start docker")]
         return [Check("ok", "containers", "no Docker that this user may use; engines run as processes")]
     checks = [_versioned("containers", runtime.type, runtime.version)]
     if facts is not None and runtime.type == "docker":
@@ -46,28 +48,25 @@ def _toolkit(found: Software, facts: DockerFacts | None, *, gpus: bool) -> list[
     return checks
 
 
-def engines(setting: str, found: Software) -> list[Check]:
+def engines(settings: Settings, found: Software) -> list[Check]:
     """What this node can serve models with: engines of its own, or in containers where there is Docker."""
-    checks = [_triton(setting, found)]
-    if found.vllm is not None:
-        checks.append(_versioned("vllm", "vllm", found.vllm))
-    elif found.runtime is not None:
-        checks.append(Check("ok", "vllm", "in containers of its image"))
-    return checks
+    triton, vllm = find_binary(settings.triton_server), find_vllm(settings.vllm_server)
+    if triton is None and vllm is None and found.runtime is None:
+        advice = "install Docker, Triton or vLLM, or name what there is in AIWM_TRITON_SERVER or AIWM_VLLM_SERVER"
+        return [Check("warn", "engines", "none was found, so nothing can be deployed here", advice)]
+    version = None if triton is None else find_version(triton)
+    return [
+        _engine("triton", triton, version, settings.triton_image, found),
+        _engine("vllm", vllm, found.vllm, settings.vllm_image, found),
+    ]
 
 
-def _triton(setting: str, found: Software) -> Check:
-    what, binary = "engines", find_binary(setting)
+def _engine(name: str, binary: Path | None, version: str | None, image: str, found: Software) -> Check:
     if binary is None:
-        if found.runtime is not None:
-            return Check("ok", what, "Triton in containers of its image")
-        if found.vllm is not None:
-            return Check("ok", what, "vLLM alone; no Triton was found, and no Docker to run it in")
-        advice = "install Docker, or Triton or vLLM, or name Triton's binary in AIWM_TRITON_SERVER"
-        return Check("warn", what, "no Triton was found, so nothing can be deployed here", advice)
+        return Check("ok", name, "none" if found.runtime is None else f"in containers of {image}")
     if not os.access(binary, os.X_OK):
-        return Check("fail", what, f"{binary} cannot be started", "correct AIWM_TRITON_SERVER")
-    return _versioned(what, "triton", find_version(binary), f", {binary}")
+        return Check("fail", name, f"{binary} cannot be started", f"correct AIWM_{name.upper()}_SERVER")
+    return _versioned(name, name, version, f", {binary}")
 
 
 def _versioned(what: str, name: str, version: str | None, more: str = "") -> Check:

@@ -64,33 +64,38 @@ class Survey:
         return self.found
 
 
-def find_software(vllm_setting: str = "") -> Software:
-    """Looks now."""
-    vllm = find_vllm(vllm_setting)
-    return Software(docker_runtime(os.environ), toolkit_version(), None if vllm is None else vllm_version(vllm))
+def find_software(docker_host: str = "", vllm_server: str = "") -> Software:
+    """Looks now, where the settings of these names say."""
+    vllm = find_vllm(vllm_server)
+    version = None if vllm is None else vllm_version(vllm)
+    return Software(docker_runtime(docker_at(docker_host, os.environ)), toolkit_version(), version)
 
 
-def docker_runtime(environment: Mapping[str, str]) -> ContainerRuntime | None:
+def docker_at(setting: str, environment: Mapping[str, str]) -> str:
+    """Where Docker is asked: a URL, or `off`."""
+    return setting or environment.get("DOCKER_HOST") or f"unix://{DOCKER_SOCKET}"
+
+
+def docker_runtime(host: str) -> ContainerRuntime | None:
     """Who answers on Docker's socket: Docker, or Podman in its place."""
-    answer = _docker(environment, "/version")
+    answer = _docker(host, "/version")
     if not isinstance(answer.get("Version"), str):
         return None
     podman = "Podman Engine" in json.dumps(answer.get("Components"))
     return ContainerRuntime(type="podman" if podman else "docker", version=answer["Version"][:256])
 
 
-def docker_facts(environment: Mapping[str, str]) -> DockerFacts | None:
+def docker_facts(host: str) -> DockerFacts | None:
     """None where Docker does not answer, or does not say."""
-    answer = _docker(environment, "/info")
+    answer = _docker(host, "/info")
     live_restore, runtimes = answer.get("LiveRestoreEnabled"), answer.get("Runtimes")
     if not isinstance(live_restore, bool) or not isinstance(runtimes, dict):
         return None
     return DockerFacts(live_restore, frozenset(runtimes))
 
 
-def _docker(environment: Mapping[str, str], path: str) -> dict[str, Any]:
+def _docker(host: str, path: str) -> dict[str, Any]:
     """What is answered on Docker's socket; empty when there is no such answer."""
-    host = environment.get("DOCKER_HOST") or f"unix://{DOCKER_SOCKET}"
     if not host.startswith("unix://"):
         return {}
     try:

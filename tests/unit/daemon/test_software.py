@@ -12,11 +12,11 @@ import pytest
 
 from aiwm.daemon.engines.vllm_install import find_vllm, vllm_version
 from aiwm.daemon.patience import Patience
-from aiwm.daemon.software import DockerFacts, Software, Survey, docker_facts, docker_runtime, toolkit_version
+from aiwm.daemon.software import DockerFacts, Software, Survey, docker_at, docker_facts, docker_runtime, toolkit_version
 
 
 @contextmanager
-def listening(path: Path, answer: bytes, asked: str = "/version") -> Iterator[dict[str, str]]:
+def listening(path: Path, answer: bytes, asked: str = "/version") -> Iterator[str]:
     """A socket in Docker's place that answers one request."""
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(path))
@@ -30,7 +30,7 @@ def listening(path: Path, answer: bytes, asked: str = "/version") -> Iterator[di
 
         thread = threading.Thread(target=serve)
         thread.start()
-        yield {"DOCKER_HOST": f"unix://{path}"}
+        yield f"unix://{path}"
         thread.join()
 
 
@@ -46,16 +46,16 @@ def http(body: str, status: str = "200 OK") -> bytes:
     ],
 )
 def test_who_answers_on_docker_s_socket_is_named(tmp_path: Path, body: str, found: tuple[str, str]) -> None:
-    with listening(tmp_path / "s", http(body)) as environment:
-        runtime = docker_runtime(environment)
+    with listening(tmp_path / "s", http(body)) as host:
+        runtime = docker_runtime(host)
     assert runtime is not None
     assert (runtime.type, runtime.version) == found
 
 
 @pytest.mark.parametrize("answer", [http("[]"), http("{"), http('{"Version": 24}'), b"nonsense\r\n\r\n", b""])
 def test_nonsense_on_docker_s_socket_is_no_docker(tmp_path: Path, answer: bytes) -> None:
-    with listening(tmp_path / "s", answer) as environment:
-        assert docker_runtime(environment) is None
+    with listening(tmp_path / "s", answer) as host:
+        assert docker_runtime(host) is None
 
 
 @pytest.mark.parametrize(
@@ -72,13 +72,21 @@ def test_nonsense_on_docker_s_socket_is_no_docker(tmp_path: Path, answer: bytes)
     ],
 )
 def test_docker_says_how_it_is_set_up(tmp_path: Path, body: str, found: DockerFacts | None) -> None:
-    with listening(tmp_path / "s", http(body), "/info") as environment:
-        assert docker_facts(environment) == found
+    with listening(tmp_path / "s", http(body), "/info") as host:
+        assert docker_facts(host) == found
 
 
 def test_no_socket_and_a_docker_elsewhere_are_no_docker_here(tmp_path: Path) -> None:
-    assert docker_runtime({"DOCKER_HOST": f"unix://{tmp_path / 'none'}"}) is None
-    assert docker_runtime({"DOCKER_HOST": "tcp://127.0.0.1:2375"}) is None
+    assert docker_runtime(f"unix://{tmp_path / 'none'}") is None
+    assert docker_runtime("tcp://127.0.0.1:2375") is None
+
+
+def test_the_setting_says_where_docker_is_before_the_environment_does() -> None:
+    environment = {"DOCKER_HOST": "unix:///run/other.sock"}
+    assert docker_at("off", environment) == "off"
+    assert docker_at("", environment) == "unix:///run/other.sock"
+    assert docker_at("", {}) == "unix:///var/run/docker.sock"
+    assert docker_runtime("off") is None
 
 
 def command(folder: Path, name: str, script: str) -> None:

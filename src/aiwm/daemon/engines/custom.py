@@ -27,14 +27,12 @@ class CustomEngine:
         self,
         order: DeployCommand,
         artifact: Path,
-        workspace: Path,
+        workspace: Path,  # noqa: ARG002 - all it reads is the model's
         ports: Ports,
         address: Address,
     ) -> EnginePlan:
         if order.image is None:
             self._check_command(order.engine_args)
-        # Nothing is laid out there, but a container is given the folder.
-        workspace.mkdir(parents=True, exist_ok=True)
         inside = order.port if order.image else None
         variables = {
             **order.environment_variables,

@@ -49,12 +49,10 @@ class VllmEngine:
         self,
         order: DeployCommand,
         artifact: Path,
-        workspace: Path,
+        workspace: Path,  # noqa: ARG002 - all it reads is the model's
         ports: Ports,
         address: Address,
     ) -> EnginePlan:
-        # All it reads is the model's, but a container is given the folder.
-        workspace.mkdir(parents=True, exist_ok=True)
         given = options(order.engine, order.engine_args)
         self._check_code(given)
         image = order.image or (self._image if self._binary is None else None)

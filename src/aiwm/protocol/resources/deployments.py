@@ -36,7 +36,10 @@ def served_name(deployment_name: str) -> str:
 
 
 class Resources(Wire):
-    """What one replica needs. Memory in MiB, CPU in cores."""
+    """What one replica needs. Memory in MiB, CPU in cores.
+
+    `gpuMemory` is how much it takes of each of its GPUs, beside others; without it, its GPUs are its alone.
+    """
 
     gpu_count: Annotated[int, Field(ge=0, le=64)] | None = None
     gpu_memory: Annotated[int, Field(ge=0, le=2**40)] | None = None
