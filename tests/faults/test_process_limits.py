@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import resource
 import sys
 from collections.abc import AsyncIterator
@@ -36,7 +37,7 @@ except BlockingIOError as error:
 """
 LOOK = """
 import json, os, resource
-limits = {name: resource.getrlimit(getattr(resource, name)) for name in ("RLIMIT_CORE", "RLIMIT_NOFILE", "RLIMIT_DATA")}
+limits = {name: resource.getrlimit(getattr(resource, name)) for name in ("RLIMIT_CORE", "RLIMIT_NOFILE")}
 print(json.dumps({"pid": os.getpid(), "parent": os.getppid(), "group": os.getpgid(0), "session": os.getsid(0),
     "folder": os.getcwd(), "environment": dict(os.environ), "limits": limits}), flush=True)
 import time; time.sleep(1000)
@@ -69,20 +70,47 @@ async def looked(
         await launcher.stop(folder, 2)
 
 
+async def ended(folder: Path, code: str, room: Room) -> Ended:
+    """How an engine came to its end."""
+    launcher = ProcessLauncher({})
+    await launcher.start(folder, plan(code), room)
+    found: Ended = await until(lambda: seen if isinstance(seen := launcher.status(folder), Ended) else None, 20)
+    return found
+
+
 async def test_an_engine_that_eats_more_memory_than_it_was_given_ends_with_words(tmp_path: Path) -> None:
-    async with controller() as one, node(one, tmp_path, TinyEngine("eaten = bytearray(2**30)")):
-        sent = await one.command("command.deploy", order(resources={"ram": 256}).to_wire())
-        result = await one.result(sent)
-        assert result["error"]["message"] == (
-            "cannot run triton: ended with code 1 after it was refused memory beyond its limit of 256 MiB, which"
-            " resources.ram raises: MemoryError"
-        )
+    greedy = TinyEngine("eaten = bytearray(2**28)", "import time; time.sleep(1000)")
+    async with controller() as one, node(one, tmp_path, greedy):
+        sent = await one.command("command.deploy", order(resources={"ram": 128}).to_wire())
+        told = (await one.result(sent))["error"]["message"]
+        words = r"was ended for using (\d+) MiB, more than its limit of 128 MiB, which resources.ram raises"
+        found = re.fullmatch(f"cannot run triton: {words}", told)
+        assert found, told
+        assert 256 <= int(found.group(1)) < 300
 
 
-async def test_an_engine_within_its_memory_serves(tmp_path: Path) -> None:
-    async with controller() as one, node(one, tmp_path, TinyEngine("eaten = bytearray(2**26)")):
-        result = await one.result(await one.command("command.deploy", order(resources={"ram": 256}).to_wire()))
-        assert result["status"] == "success", result
+async def test_memory_is_that_of_all_the_engine_has_started(tmp_path: Path) -> None:
+    eat = "import subprocess, sys, time; eaten = bytearray(2**26); "
+    nested = f"{eat} subprocess.Popen([sys.executable, '-c', {eat + 'time.sleep(1000)'!r}]); time.sleep(1000)"
+    found = await ended(tmp_path, nested, Room(ram=100))
+    assert "more than its limit of 100 MiB" in found.reason
+    assert not found.requested
+
+
+async def test_what_is_reserved_or_held_in_common_with_a_fork_is_not_used_twice(tmp_path: Path) -> None:
+    """A stack for each of many threads is reserved, and the pages of a fork are its parent's."""
+    code = """
+import os, threading, time
+eaten = bytearray(2**26)
+for _ in range(60):
+    threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()
+children = [os.fork() or (time.sleep(4), os._exit(0)) for _ in range(4)]
+for child in children:
+    os.waitpid(child, 0)
+os._exit(0)
+"""
+    found = await ended(tmp_path, code, Room(ram=128))
+    assert found.reason == "ended with code 0"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="not root, so no engine can be made another user's: run it with sudo")
@@ -118,7 +146,6 @@ async def test_an_engine_has_a_group_a_folder_and_limits_of_its_own_and_no_secre
         assert seen["limits"] == {
             "RLIMIT_CORE": [0, 0],
             "RLIMIT_NOFILE": [files, files],
-            "RLIMIT_DATA": [512 * 2**20, 512 * 2**20],
         }
 
 
@@ -132,4 +159,4 @@ async def test_in_a_scope_an_engine_is_still_its_keepers_and_known_by_its_pid(tm
         assert said.read_text().startswith(
             "--scope --quiet --collect -p TasksMax=4096 -p MemoryMax=512M -p CPUQuota=200% -- "
         )
-        assert seen["limits"]["RLIMIT_DATA"] == list(resource.getrlimit(resource.RLIMIT_DATA))
+        assert json.loads((tmp_path / SPEC).read_bytes())["memory"] is None, "the scope's limit is enough"

@@ -16,7 +16,7 @@ from uvloop import new_event_loop
 from aiwm.kit.garbage import collect_seldom
 from aiwm.kit.logs import configure_logging
 from aiwm.kit.open_files import raise_open_files
-from aiwm.kit.settings import Settings, SettingsError, injected, load_settings
+from aiwm.kit.settings import OF_ENGINES, Settings, SettingsError, injected, load_settings
 from aiwm.protocol.errors import AiwmError
 
 log = logging.getLogger(__name__)
@@ -29,11 +29,13 @@ _ABOUT = {
 }
 _EVERYWHERE = ("data_dir", "objects_url", "log_level")
 _SERVING = ("host", "port", "noti_port", "public_url", "allowed_origins", "tls_cert", "tls_key")
+_LEAVE_GIVEN = ("trust_remote_code", "custom_commands")
+_ENGINES = tuple(name for name in OF_ENGINES if name not in _LEAVE_GIVEN)
 _FLAGS = {
     "controller": (*_EVERYWHERE, *_SERVING),
     "noti": (*_EVERYWHERE, *_SERVING),
     "worker": (*_EVERYWHERE, "public_url", "hf_endpoint"),
-    "up": (*_EVERYWHERE, *_SERVING, "tls_ca", "advertise_host", "triton_server", "vllm_server", "hf_endpoint"),
+    "up": (*_EVERYWHERE, *_SERVING, "tls_ca", "advertise_host", *_ENGINES, "hf_endpoint"),
 }
 _HIDDEN = {"controller": ("local_node_file",)}
 _STOP_SECONDS = 8.0

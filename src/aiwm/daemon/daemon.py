@@ -9,17 +9,10 @@ from aiwm.daemon.artifacts import Artifacts
 from aiwm.daemon.clockwatch import ClockWatch
 from aiwm.daemon.commands import Commands
 from aiwm.daemon.credential import Credential
-from aiwm.daemon.engines.base import Engine
-from aiwm.daemon.engines.custom import CustomEngine
-from aiwm.daemon.engines.triton import TritonEngine
-from aiwm.daemon.engines.triton_install import find_binary
-from aiwm.daemon.engines.vllm import GpuMemory, VllmEngine
-from aiwm.daemon.engines.vllm_install import find_vllm
 from aiwm.daemon.floors import merged, old_software
 from aiwm.daemon.join import Joiner
-from aiwm.daemon.launchers.limits import systemd_run
 from aiwm.daemon.launchers.port import Launcher
-from aiwm.daemon.launchers.process import ProcessLauncher
+from aiwm.daemon.launching import launchers
 from aiwm.daemon.ledger import Ledger
 from aiwm.daemon.link import Link, base_url
 from aiwm.daemon.ports import ChoosePorts, choose_ports, listen_address
@@ -38,27 +31,11 @@ from aiwm.kit.trust import trusting
 from aiwm.protocol import node_channel as channel
 from aiwm.protocol.base import Wire
 from aiwm.protocol.resources.nodes import ConditionReport, EngineFact
-from aiwm.protocol.states import EngineName
 
 log = logging.getLogger(__name__)
 
 _LIFELINE_GRACE_SECONDS = 4.0
 _SHORTEST_INTERVAL_SECONDS = 0.05
-
-
-def process_launcher(
-    settings: Settings, lifeline: int | None = None, gpu_memory: GpuMemory = lambda _: None
-) -> ProcessLauncher:
-    """The launcher of a real node, with the engines found on this machine."""
-    engines: dict[EngineName, Engine] = {}
-    if (binary := find_binary(settings.triton_server)) is not None:
-        engines[EngineName.TRITON] = TritonEngine(binary, node_dir(settings) / "triton")
-    if (command := find_vllm(settings.vllm_server)) is not None:
-        remote_code = settings.trust_remote_code
-        engines[EngineName.VLLM] = VllmEngine(command, gpu_memory=gpu_memory, remote_code=remote_code)
-    if settings.custom_commands:
-        engines[EngineName.CUSTOM] = CustomEngine()
-    return ProcessLauncher(engines, lifeline=lifeline, systemd_run=systemd_run())
 
 
 def node_dir(settings: Settings) -> Path:
@@ -88,7 +65,7 @@ class Daemon:
         self._lifeline = lifeline
         url = base_url(settings.controller_url)
         self._telemetry = telemetry or SystemTelemetry(settings.data_dir, node_dir(settings), url)
-        self._launcher = launcher or process_launcher(settings, lifeline, self._telemetry.gpu_memory)
+        self._launcher = launcher or launchers(settings, node_dir(settings), lifeline, self._telemetry.gpu_memory)
         self._advertise_host = settings.advertise_host
         credential = Credential(node_dir(settings), settings.node_token)
         trust = trusting(settings.tls_ca)

@@ -25,7 +25,7 @@ def read_log(folder: Path, *, tail: int, offset: int | None) -> LogsResult:
     """The last `tail` lines, or up to 256 KiB from `offset` (from the oldest byte kept, if that is gone)."""
     if offset is None:
         chosen, end = _undisturbed(folder, lambda segments, end: (_last(segments, end, tail), end))
-        while _too_heavy(chosen):
+        while too_heavy(chosen):
             chosen = chosen[len(chosen) // 2 :]
         return LogsResult(text=chosen.decode(errors="replace"), next_offset=end)
 
@@ -34,7 +34,7 @@ def read_log(folder: Path, *, tail: int, offset: int | None) -> LogsResult:
         return _read(segments, start, min(end, start + MOST_BYTES)), start
 
     chosen, start = _undisturbed(folder, after)
-    while _too_heavy(chosen):
+    while too_heavy(chosen):
         chosen = chosen[: len(chosen) // 2]
     return LogsResult(text=chosen.decode(errors="replace"), next_offset=start + len(chosen))
 
@@ -44,7 +44,7 @@ def _last(segments: _Segments, end: int, tail: int) -> bytes:
     return b"".join(lines[len(lines) - min(tail, len(lines)) :])
 
 
-def _too_heavy(chunk: bytes) -> bool:
+def too_heavy(chunk: bytes) -> bool:
     """Output that is no text may weigh six times as much on the wire as on the disk."""
     return weight(chunk.decode(errors="replace")) > _MOST_WEIGHT
 

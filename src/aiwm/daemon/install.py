@@ -14,11 +14,11 @@ from pathlib import Path
 from aiwm.daemon.envfile import read_environment, write_environment
 from aiwm.daemon.service import DATA_DIR, ENVIRONMENT, UNIT, Machine, Refused, read_text
 from aiwm.daemon.unit import PLAIN_PATH, SERVICE, USER, Service, unit_text, uses_docker
+from aiwm.kit.settings import OF_ENGINES
 
 TOKENS = ("AIWM_NODE_TOKEN", "AIWM_JOIN_TOKEN")
 _HIDDEN = ("/home/", "/run/user/", f"{pwd.getpwuid(0).pw_dir}/")
-_OF_ENGINES = ("triton_server", "vllm_server", "trust_remote_code", "custom_commands")
-_SETTINGS = ("controller_url", "data_dir", "tls_ca", "advertise_host", "node_name", "log_level", *_OF_ENGINES)
+_SETTINGS = ("controller_url", "data_dir", "tls_ca", "advertise_host", "node_name", "log_level", *OF_ENGINES)
 _URLS = ("http://", "https://", "ws://", "wss://")
 
 

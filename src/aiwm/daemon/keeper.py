@@ -3,7 +3,8 @@
 Runs by itself as `python -I keeper.py SPEC [--lifeline FD]` and therefore imports the standard library only. It starts
 the engine in a process group of its own, copies its output into a log that cannot fill the disk, and leaves on disk
 who the engine is while it runs and how it ended afterwards. SIGTERM ends the engine gently, a second one by force.
-With a lifeline (the read end of a pipe) the engine also ends when every writer of that pipe is gone.
+With a lifeline (the read end of a pipe) the engine also ends when every writer of that pipe is gone. One that has used
+more memory than it may is ended by force.
 
 Its lock is what makes two engines in one folder impossible: whoever holds it is the one keeper, also when no other file
 can be read. A full disk costs log lines; what must be written about the engine is written again until it is.
@@ -33,6 +34,7 @@ LOCKED = 3
 ENGINE_OOM_SCORE = 500
 _LOCK_SECONDS = 1.0
 _RETRY_SECONDS = 1.0
+_LOOK_SECONDS = 2.0
 _SPARE_BYTES = 4096
 _CHUNK = 65_536
 _PR_SET_PDEATHSIG = 1
@@ -83,6 +85,38 @@ def clear_scratch(patterns: list[str]) -> None:
         for leftover in glob.glob(pattern):
             with contextlib.suppress(OSError):
                 os.unlink(leftover)
+
+
+def descendants(pid: int) -> list[int]:
+    """What `pid` started and what those started, whichever of their threads did it."""
+    found: list[int] = []
+    # Threads come and go meanwhile, and glob would take four times as long.
+    with contextlib.suppress(OSError):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{thread}/children", "rb", buffering=0) as file:
+                for child in file.read().split():
+                    found += [int(child), *descendants(int(child))]
+    return found
+
+
+def memory(pids: list[int]) -> int:
+    """Bytes that are theirs, besides files and shared memory; what a fork shares with its parent counts twice."""
+    pages = 0
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            resident, shared = Path(f"/proc/{pid}/statm").read_text().split()[1:3]
+            pages += int(resident) - int(shared)
+    return pages * resource.getpagesize()
+
+
+def memory_once(pids: list[int]) -> int:
+    """The same with each byte counted once, which takes the kernel a while to find out."""
+    found = 0
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            sizes = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:])
+            found += int(sizes.get("Pss_Anon", "0").split()[0]) * 1024
+    return found
 
 
 class Log:
@@ -152,6 +186,7 @@ class Keeper:
         }
         self._deadline: float | None = None
         self._save_again_at: float | None = None
+        self._look_at = None if spec["memory"] is None else time.monotonic()
         self._selector = selectors.DefaultSelector()
         self._log = Log(self._folder / LOG, spec["logBytes"], spec["logFiles"], self._state["logBase"])
         self._state["logStart"] = self._log.base + self._log.size
@@ -231,12 +266,23 @@ class Keeper:
                 self._kill(engine.pid)
             if self._save_again_at is not None and time.monotonic() >= self._save_again_at:
                 self._save()
+            if self._look_at is not None and time.monotonic() >= self._look_at:
+                self._look_at = self._look(engine.pid)
             ended = os.waitid(os.P_PID, engine.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         self._finish(engine.pid, output)
 
     def _patience(self) -> float | None:
-        due = [each for each in (self._deadline, self._save_again_at) if each is not None]
+        due = [each for each in (self._deadline, self._save_again_at, self._look_at) if each is not None]
         return max(0.0, min(due) - time.monotonic()) if due else None
+
+    def _look(self, pid: int) -> float | None:
+        """Ends an engine that has used too much memory; when to look again."""
+        family, most = descendants(os.getpid()), self._spec["memory"]
+        if memory(family) <= most or (used := memory_once(family)) <= most:
+            return time.monotonic() + _LOOK_SECONDS
+        self._save(memoryUsed=used)
+        self._kill(pid)
+        return None
 
     def _copy(self, output: int, most: int = 16) -> None:
         for _ in range(most):
@@ -327,7 +373,8 @@ class Keeper:
 
 
 def main(arguments: list[str]) -> int:
-    """`SPEC` is a JSON file: argv, env, cwd, folder, rlimits{}, scratch[] (glob patterns), logBytes, logFiles."""
+    """`SPEC` is a JSON file: argv, env, cwd, folder, scratch[] (glob patterns), logBytes, logFiles, rlimits{}
+    (by their names in `resource`), memory (bytes, or null)."""
     spec = json.loads(Path(arguments[0]).read_text())
     lifeline = int(arguments[2]) if arguments[1:2] == ["--lifeline"] else None
     lock = os.open(Path(spec["folder"]) / LOCK, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -5,6 +5,7 @@ often the engine failed in a row, until when its restart waits, and whether its 
 """
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import Awaitable, Callable
@@ -17,7 +18,7 @@ from aiwm.daemon.disk import disk_errors
 from aiwm.daemon.engines.base import Address, Engine, Ports, Trial, Verdict
 from aiwm.daemon.health import SERVING, Health, Judgement, Memory, judge, starting
 from aiwm.daemon.keeper import boot_id
-from aiwm.daemon.launchers.port import Ended, Launcher, Room, Running
+from aiwm.daemon.launchers.port import Ended, Launcher, PortTaken, Room, Running
 from aiwm.daemon.ledger import Ledger
 from aiwm.daemon.ports import ChoosePorts, choose_ports
 from aiwm.daemon.replicas import (
@@ -177,11 +178,12 @@ class Runner:
             raise Invalid(f"cannot run {record.order.engine}: this node no longer has it", code="COMMAND_INVALID")
         folder = self.ledger.folder(record.replica_id)
         for _ in range(_PORT_ATTEMPTS):
-            if not isinstance(self.launcher.status(folder), Running):
-                await self._start(record, engine)
-            failure = await self._wait_ready(record, engine)
-            if failure is None or not engine.port_taken(await self.launcher.output(folder)):
-                return failure
+            with contextlib.suppress(PortTaken):
+                if not isinstance(self.launcher.status(folder), Running):
+                    await self._start(record, engine)
+                failure = await self._wait_ready(record, engine)
+                if failure is None or not engine.port_taken(await self.launcher.output(folder)):
+                    return failure
             log.warning("replica %s lost port %s to another program", record.replica_id, record.port)
         return Ended(f"could not listen: port {record.port} is already taken on the node")
 
@@ -260,8 +262,12 @@ class Runner:
         watch = self._watch_of(record, self.launcher.engine(record.order))
         next_look = self.clock.monotonic() + policy.probe_interval
         self.watches[record.replica_id] = watch
+        first = self.launcher.status(folder)
         try:
             while isinstance(status := self.launcher.status(folder), Running):
+                if isinstance(first, Running) and status != first and 0 not in (status.pid, first.pid):
+                    # It has to load its model again before it serves.
+                    return Ended("was started again by somebody else", requested=True)
                 if record.failures and proven(record, self._now(), policy):
                     record.failures = 0
                     self.record(record)

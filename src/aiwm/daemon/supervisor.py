@@ -220,13 +220,13 @@ class Supervisor:
         return await self._runner.launcher.logs(folder, tail=command.tail, offset=command.offset)
 
     async def end_engines(self, grace: float) -> None:
-        """Ends every engine without changing what is recorded: the next start brings them back."""
+        """Ends every engine that does not outlive us, and changes no record: the next start brings them back."""
         for work in self._work.values():
             work.task.cancel()
         if self._work:
             await asyncio.wait([work.task for work in self._work.values()])
-        folders = [self._runner.ledger.folder(replica_id) for replica_id in self._records]
-        await asyncio.gather(*(self._runner.launcher.stop(folder, grace) for folder in folders))
+        launcher, folders = self._runner.launcher, map(self._runner.ledger.folder, self._records)
+        await asyncio.gather(*(launcher.stop(folder, grace) for folder in folders if not launcher.outlives(folder)))
 
     def _begin(self, record: ReplicaRecord, work: Callable[[Settled], Coroutine[Any, Any, None]]) -> Settled:
         """Starts `work` on a replica once its previous work has ended; what it settles as is the command's result."""

@@ -16,8 +16,13 @@ from typing import Any
 
 _IGNORED = re.compile(r"AIWM_(TEST|BUILD)_")
 _INJECTED = re.compile(r"AIWM_\w*_(SERVICE|PORT)(_\w+)?")
-_FILES = ("tls_cert", "tls_key", "tls_ca")
+_FILES = ("tls_cert", "tls_key", "tls_ca", "registry_auth_file")
 MIN_SECRET_BYTES = 32
+OF_ENGINES = (
+    *("triton_server", "vllm_server", "trust_remote_code", "custom_commands"),
+    *("docker_host", "allowed_images", "registry_auth_file", "triton_image", "vllm_image"),
+)
+"""What a node is told of the engines it runs."""
 
 
 class SettingsError(Exception):
@@ -77,6 +82,11 @@ class Settings:
     vllm_server: str = _setting("", "path of the vllm command; found by itself when empty")
     trust_remote_code: bool = _setting(False, "whether deployments may run Python code that comes with a model")
     custom_commands: bool = _setting(False, "whether deployments of engine custom may run commands on this node")
+    docker_host: str = _setting("", "Docker for engines in containers; DOCKER_HOST when empty; off: none")
+    allowed_images: str = _setting("", "images that may run, comma-separated patterns; empty: the engines' own")
+    registry_auth_file: str = _setting("", "file of registries' credentials, as docker login writes it")
+    triton_image: str = _setting("nvcr.io/nvidia/tritonserver:24.10-py3", "image where Triton is not installed")
+    vllm_image: str = _setting("vllm/vllm-openai:v0.11.0", "image where vLLM is not installed")
     log_level: str = _setting("INFO", "DEBUG, INFO, WARNING or ERROR")
     hf_endpoint: str = _setting("https://huggingface.co", "HuggingFace hub", variable="HF_ENDPOINT")
     hf_token: str = _setting("", "token for the hub", secret=True, variable="HF_TOKEN")
@@ -261,10 +271,15 @@ def _check_choice(values: Mapping[str, object]) -> None:
         "controller_url": ("http:", "https:", "ws:", "wss:"),
         "hf_endpoint": ("http:", "https:"),
         "jwks_url": ("http:", "https:"),
+        "docker_host": ("unix:", "tcp:", "http:", "https:", "ssh:"),
     }
     for name, allowed in schemes.items():
         value = str(values.get(name, ""))
-        if value and not value.startswith(tuple(f"{scheme}//" for scheme in allowed)):
+        if (
+            value
+            and (name, value) != ("docker_host", "off")
+            and not value.startswith(tuple(f"{scheme}//" for scheme in allowed))
+        ):
             raise SettingsError(f"the setting {name} must begin with {' or '.join(f'{each}//' for each in allowed)}")
 
 

@@ -15,11 +15,10 @@ from aiwm.apps.up.folder import free_port
 from aiwm.apps.up.supervisor import Service
 from aiwm.infra.redis_server import prepare_redis, redis_answers
 from aiwm.infra.secret_files import made_once, write_private
-from aiwm.kit.settings import Settings, key_ring, settable, variables
+from aiwm.kit.settings import OF_ENGINES, Settings, key_ring, settable, variables
 
 _PRODUCT = (sys.executable, "-P", "-m", "aiwm")
-_OF_ENGINES = ("triton_server", "vllm_server", "trust_remote_code", "custom_commands")
-_NODE_SETTINGS = ("tls_ca", "advertise_host", *_OF_ENGINES, "log_level")
+_NODE_SETTINGS = ("tls_ca", "advertise_host", *OF_ENGINES, "log_level")
 # A daemon that ends engines gives them four seconds.
 _NODE_PATIENCE = 5.0
 

@@ -12,7 +12,13 @@ _PORT_TAKEN = re.compile(r"address already in use|EADDRINUSE|port is already all
 
 
 class CustomEngine:
-    """Learns from HOST and PORT where to listen and from MODEL_DIR where its model is; its health path is its word."""
+    """Learns from HOST and PORT where to listen and from MODEL_DIR where its model is; its health path is its word.
+
+    `commands` is the operator's leave to run programs on the machine itself.
+    """
+
+    def __init__(self, *, commands: bool) -> None:
+        self._commands = commands
 
     def version(self) -> str | None:
         return None
@@ -25,16 +31,12 @@ class CustomEngine:
         ports: Ports,
         address: Address,
     ) -> EnginePlan:
-        if order.image is None and not order.engine_args:
-            raise Invalid(
-                "cannot start it: there is neither an image nor a command; set image, or engineArgs to a program "
-                "and its arguments",
-                code="COMMAND_INVALID",
-            )
-        inside = order.port if order.image and order.port else ports.http
+        if order.image is None:
+            self._check_command(order.engine_args)
+        inside = order.port if order.image else None
         variables = {
             **order.environment_variables,
-            "PORT": str(inside),
+            "PORT": str(inside or ports.http),
             "HOST": EVERYWHERE if order.image else address.bind,
             "MODEL_DIR": str(artifact),
         }
@@ -45,6 +47,20 @@ class CustomEngine:
             image=order.image,
             listens=(Listen(ports.http, inside=inside, abroad=True),),
         )
+
+    def _check_command(self, arguments: list[str]) -> None:
+        if not self._commands:
+            raise Invalid(
+                "cannot run a command: this node runs images only; set image, or have its operator allow commands with "
+                "AIWM_CUSTOM_COMMANDS=true",
+                code="COMMAND_INVALID",
+            )
+        if not arguments:
+            raise Invalid(
+                "cannot start it: there is neither an image nor a command; set image, or engineArgs to a program "
+                "and its arguments",
+                code="COMMAND_INVALID",
+            )
 
     async def try_out(self, order: DeployCommand, base: str) -> Trial:  # noqa: ARG002 - as above
         return Trial(Verdict.UNTRIED, "what a custom engine takes is not known")

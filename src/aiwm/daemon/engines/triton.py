@@ -19,38 +19,43 @@ _EXIT_SECONDS = 25
 
 
 class TritonEngine:
-    """One server per replica, with that replica's model under the deployment's name."""
+    """One server per replica, with that replica's model under the deployment's name.
 
-    def __init__(self, binary: Path, own: Path) -> None:
-        self._binary, self._own = binary, own
+    It is this machine's `binary`, with `own` as a folder for what that lacks; without one, the server in `image`.
+    """
+
+    def __init__(self, binary: Path | None = None, own: Path = Path(), image: str = "") -> None:
+        self._binary, self._own, self._image = binary, own, image
 
     def version(self) -> str | None:
-        return find_version(self._binary)
+        return None if self._binary is None else find_version(self._binary)
 
     def prepare(
         self, order: DeployCommand, artifact: Path, workspace: Path, ports: Ports, address: Address
     ) -> EnginePlan:
-        install = open_install(self._binary, self._own)
+        install = None if self._binary is None else open_install(self._binary, self._own)
+        # A container has addresses of its own; what of it can be reached is said by `listens`.
+        bind, own = ("0.0.0.0", "0.0.0.0") if install is None else (address.bind, "127.0.0.1")  # noqa: S104
         repository = workspace / "repository"
         shutil.rmtree(repository, ignore_errors=True)
         name = served_name(order.deployment_name)
         lay_out(artifact, repository, name, order.artifact.framework, gpus=bool(order.gpu_device_ids))
         region = f"aiwm_{order.replica_id}_"
         local = f"http://{address.local}:{ports.http}/v2"
-        backends = [f"--backend-directory={install.backends}"] if install.backends else []
+        backends = [f"--backend-directory={install.backends}"] if install and install.backends else []
         argv = [
-            str(install.binary),
+            str(install.binary) if install else "tritonserver",
             f"--model-repository={repository}",
             *backends,
             "--model-control-mode=explicit",
             *(f"--load-model={model}" for model in sorted(os.listdir(repository))),
             "--exit-on-error=true",
             f"--exit-timeout-secs={_EXIT_SECONDS}",
-            f"--http-address={address.bind}",
+            f"--http-address={bind}",
             f"--http-port={ports.http}",
-            "--grpc-address=127.0.0.1",
+            f"--grpc-address={own}",
             f"--grpc-port={ports.grpc}",
-            "--metrics-address=127.0.0.1",
+            f"--metrics-address={own}",
             f"--metrics-port={ports.metrics}",
             f"--allow-gpu-metrics={'true' if order.gpu_device_ids else 'false'}",
             f"--backend-config=python,shm-region-prefix-name={region}",
@@ -58,10 +63,11 @@ class TritonEngine:
         ]
         return EnginePlan(
             argv=tuple(argv),
-            environment={**order.environment_variables, **install.environment},
+            environment={**order.environment_variables, **(install.environment if install else {})},
             ready=(f"{local}/health/ready", f"{local}/models/{quote(name, safe='')}/ready"),
             listens=(Listen(ports.http, abroad=True), Listen(ports.grpc), Listen(ports.metrics)),
             metrics=f"http://127.0.0.1:{ports.metrics}/metrics",
+            image=None if install else order.image or self._image,
             scratch=(f"/dev/shm/{region}*",),  # noqa: S108 - where Triton keeps its shared memory
         )
 

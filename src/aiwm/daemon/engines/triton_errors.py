@@ -41,7 +41,7 @@ _REASONS = (
     ),
 )
 
-_LOAD_FAILED = re.compile(r"failed to load '[^']+' version \d+: (.+)")
+_LOAD_FAILED = re.compile(r"failed to load '[^'\n]{1,256}' version \d+: (.+)")
 _FATAL = re.compile(r"^error: (.+)$", re.MULTILINE)
 _LOGGED = re.compile(r"^E\d{4} [\d:.]+ \d+ \S+\] (.+)$", re.MULTILINE)
 

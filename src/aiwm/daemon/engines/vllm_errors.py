@@ -62,29 +62,30 @@ _REASONS = (
         "whose operator allows it with AIWM_TRUST_REMOTE_CODE=true",
     ),
     reason(
-        r"Model architectures \[(?P<names>[^\]]*)\] (?:are not supported for now|failed to be inspected)"
+        r"Model architectures \[(?P<names>[^\]]{0,500})\] (?:are not supported for now|failed to be inspected)"
         r"|has no vLLM implementation",
         "this vLLM does not know the model's architecture {names}; deploy a model it knows, or a newer vLLM",
     ),
     reason(
-        r"model type `(?P<name>[^`]+)` but Transformers does not recognize this architecture",
+        r"model type `(?P<name>[^`\n]{1,100})` but Transformers does not recognize this architecture",
         "this vLLM does not know models of type {name}; deploy a newer vLLM",
     ),
     reason(
-        r"Unknown quantization method: (?P<name>[\w-]+)",
+        r"Unknown quantization method: (?P<name>[\w-]{1,64})",
         "this vLLM does not know the quantization {name}; deploy the model in another one, or a newer vLLM",
     ),
     reason(
-        rf"quantization method (?P<name>[\w.-]+) is not supported for the current GPU{_GAP}capability: (?P<least>\d+)",
+        r"quantization method (?P<name>[\w.-]{1,64}) is not supported for the current GPU"
+        rf"{_GAP}capability: (?P<least>\d+)",
         "the quantization {name} needs a GPU of compute capability {least} or more; use another GPU or another "
         "quantization of the model",
     ),
     reason(
-        r"(?P<name>[\w.-]+) quantization is (?:currently )?not supported in (?P<platform>\w+)",
+        r"(?P<name>[\w.-]{1,64}) quantization is (?:currently )?not supported in (?P<platform>\w+)",
         "vLLM has no quantization {name} on this hardware ({platform}); deploy the model in another one",
     ),
     reason(
-        r"(?P<dtype>torch\.\w+) is not supported for quantization method (?P<name>[\w.-]+)",
+        r"(?P<dtype>torch\.\w+) is not supported for quantization method (?P<name>[\w.-]{1,64})",
         "the quantization {name} cannot compute in {dtype}; set --dtype, for example --dtype=half",
     ),
     reason(
@@ -132,7 +133,7 @@ _REASONS = (
         r"error: unrecognized arguments: (?P<given>[^\n]+)",
         "this version of vLLM does not know {given}; leave it out of engineArgs",
     ),
-    reason(r"^ *Value error, (?P<why>[^\n]{1,400}?)(?: \[type=|\.? Supported|$)", "{why}"),
+    reason(r"^ *Value error, (?P<why>[^\n]{1,400}?)(?: \[type=|$)", "{why}"),
     reason(r"vllm serve: error: (?P<why>[^\n]+)|api_server\.py: error: (?P<what>[^\n]+)", "{why}{what}"),
 )
 

@@ -82,6 +82,9 @@ class FakeLauncher:
     def status(self, folder: Path) -> Running | Ended | None:
         return self.seen.get(folder)
 
+    def outlives(self, folder: Path) -> bool:
+        return False
+
     async def ready(self, folder: Path, probes: tuple[str, ...]) -> bool:
         return self.answering and isinstance(self.seen.get(folder), Running)
 

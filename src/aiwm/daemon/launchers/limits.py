@@ -1,9 +1,7 @@
-"""What an engine that runs as a process may use: by a scope of systemd where one may be had, else by rlimits."""
+"""What an engine that runs as a process may use: by a scope of systemd where one may be had, else by its keeper."""
 
 import os
-import re
 import shutil
-import signal
 from pathlib import Path
 
 from aiwm.daemon.launchers.port import Room
@@ -17,7 +15,6 @@ USER_TASKS = 32_768
 OPEN_FILES = 65_536
 _MIB = 2**20
 _BOOTED = Path("/run/systemd/system")
-_REFUSED = re.compile(r"\bMemoryError|bad_alloc|can(?:not|'t) allocate memory", re.IGNORECASE)
 
 
 def systemd_run() -> str | None:
@@ -36,19 +33,15 @@ def scoped(program: str, argv: tuple[str, ...], room: Room) -> tuple[str, ...]:
     return (program, "--scope", "--quiet", "--collect", *properties, "--", *argv)
 
 
-def rlimits(room: Room, *, scope: bool, root: bool) -> dict[str, int]:
-    """By the names of the `resource` module; a scope bounds memory and processes better than these can."""
+def rlimits(*, scope: bool, root: bool) -> dict[str, int]:
+    """By the names of the `resource` module; a scope bounds processes better than these can.
+
+    RLIMIT_DATA is not among them: it counts what is reserved, like 8 MiB of stack for each of an engine's threads.
+    """
     limits = {"RLIMIT_CORE": 0, "RLIMIT_NOFILE": OPEN_FILES}
-    if not scope and room.ram:
-        limits["RLIMIT_DATA"] = room.ram * _MIB
-    if not scope and not root:
-        limits["RLIMIT_NPROC"] = USER_TASKS
-    return limits
+    return limits if scope or root else limits | {"RLIMIT_NPROC": USER_TASKS}
 
 
-def short_of_memory(ram: int, *, scope: bool, number: int | None, output: str) -> str | None:
-    """What to add to how an engine with a limit of `ram` MiB ended, if that limit seems to be why."""
-    limit = f"its limit of {ram} MiB, which resources.ram raises"
-    if scope:
-        return f"probably for using more than {limit}" if number == signal.SIGKILL else None
-    return f"after it was refused memory beyond {limit}" if _REFUSED.search(output) else None
+def memory_limit(room: Room, *, scope: bool) -> int | None:
+    """The bytes that the keeper is to hold an engine to."""
+    return room.ram * _MIB if room.ram and not scope else None

@@ -6,11 +6,16 @@ from pathlib import Path
 from typing import Protocol
 
 from aiwm.daemon.engines.base import Engine, EnginePlan
+from aiwm.protocol.errors import AiwmError
 from aiwm.protocol.node_channel import DeployCommand, LogsResult
 from aiwm.protocol.resources.nodes import ConditionReport
 from aiwm.protocol.states import EngineName
 
 Tell = Callable[[str], Awaitable[None]]
+
+
+class PortTaken(AiwmError):
+    """Another program took one of the plan's ports after they had been chosen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +89,15 @@ class Launcher(Protocol):
         ...
 
     async def start(self, folder: Path, plan: EnginePlan, room: Room = NO_LIMITS) -> Running:
-        """Starts `plan`; `AiwmError` with `CONTAINER_START_FAILED` when nothing could be started."""
+        """Starts `plan`; `AiwmError` when nothing could be started, `PortTaken` when other ports may help."""
         ...
 
     def status(self, folder: Path) -> Running | Ended | None:
         """What became of the engine started in `folder`; None when none ever was."""
+        ...
+
+    def outlives(self, folder: Path) -> bool:
+        """Whether the engine in `folder` goes on when everything that the daemon belongs to has ended."""
         ...
 
     async def ready(self, folder: Path, probes: tuple[str, ...]) -> bool:

@@ -19,7 +19,7 @@ from aiwm.daemon import keeper
 from aiwm.daemon.enginelog import last_output, read_log
 from aiwm.daemon.engines.base import Engine, EnginePlan
 from aiwm.daemon.launchers.identity import MARK, SPEC, end_leftovers, held, lives, state_of, written_state
-from aiwm.daemon.launchers.limits import rlimits, scoped, short_of_memory
+from aiwm.daemon.launchers.limits import memory_limit, rlimits, scoped
 from aiwm.daemon.launchers.port import NO_LIMITS, Ended, Room, Running, Tell
 from aiwm.daemon.launchers.probe import all_answer
 from aiwm.protocol.errors import AiwmError, Unavailable
@@ -88,9 +88,9 @@ class ProcessLauncher:
             "cwd": str(workdir),
             "folder": str(folder),
             "scratch": list(plan.scratch),
-            "rlimits": rlimits(room, scope=scope, root=os.geteuid() == 0),
+            "rlimits": rlimits(scope=scope, root=os.geteuid() == 0),
+            "memory": memory_limit(room, scope=scope),
             "ram": room.ram,
-            "scope": scope,
             "logBytes": self._log_bytes,
             "logFiles": self._log_files,
         }
@@ -176,6 +176,9 @@ class ProcessLauncher:
         if ended:
             del self._keepers[folder]
         return not ended
+
+    def outlives(self, folder: Path) -> bool:  # noqa: ARG002 - it is so for all
+        return False
 
     async def ready(self, folder: Path, probes: tuple[str, ...]) -> bool:
         if not await all_answer(probes):
@@ -277,19 +280,21 @@ def _reason(folder: Path, state: Mapping[str, Any]) -> str:
         return f"could not be started: {state['error']}"
     if state["requested"] is not None:
         return "was ended together with what it belonged to"
-    number = state["signal"]
-    how = f"ended with code {state['exitCode']}"
-    if number is not None:
-        how = f"was killed by signal {number} ({_signal_name(number)})"
-    why = None if state["exitCode"] == 0 else _short_of_memory(folder, number)
-    return f"{how} {why}" if why else how
+    if (number := state["signal"]) is None:
+        return f"ended with code {state['exitCode']}"
+    return _out_of_memory(folder, state) or f"was killed by signal {number} ({_signal_name(number)})"
 
 
-def _short_of_memory(folder: Path, number: int | None) -> str | None:
-    spec = _spec(folder)
-    if not isinstance(ram := spec.get("ram"), int):
+def _out_of_memory(folder: Path, state: Mapping[str, Any]) -> str | None:
+    """The kernel kills in a scope without a word, so there it is only likely."""
+    ram = _spec(folder).get("ram")
+    if not ram or state["signal"] != signal.SIGKILL:
         return None
-    return short_of_memory(ram, scope=spec.get("scope") is True, number=number, output=last_output(folder))
+    if isinstance(used := state.get("memoryUsed"), int):
+        return f"was ended for using {used // 2**20} MiB, more than its limit of {ram} MiB, which resources.ram raises"
+    if _spec(folder).get("memory") is None:
+        return f"was killed, probably for using more than its limit of {ram} MiB, which resources.ram raises"
+    return None
 
 
 def _signal_name(number: int) -> str:

@@ -1,0 +1,197 @@
+"""Docker's API, as much of it as engines need.
+
+A Docker that is away is `Unavailable`; what it refuses is `DockerError`, in its own words.
+"""
+
+import asyncio
+import contextlib
+import json
+import math
+import os
+from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import aiohttp
+from aiodocker import Docker
+from aiodocker.exceptions import DockerError
+
+from aiwm.daemon.launchers.docker_config import FOLDER, MANAGED
+from aiwm.protocol.errors import Unavailable
+
+_SOCKET = "unix:///var/run/docker.sock"
+_UNIX = "unix://"
+_SECONDS = 30.0
+_START_SECONDS = 120.0
+_GONE_SECONDS = 30.0
+_NO_LIMIT = aiohttp.ClientTimeout()
+_WATCHED = ["start", "die", "destroy", "kill", "oom", "pause", "unpause"]
+
+Inspected = dict[str, Any]
+T = TypeVar("T")
+
+
+class DockerApi:
+    """One Docker, by `host` as DOCKER_HOST has it; empty: where DOCKER_HOST says, else the usual socket."""
+
+    def __init__(self, host: str = "") -> None:
+        self.host = host or os.environ.get("DOCKER_HOST") or _SOCKET
+        self._opened: tuple[Docker, aiohttp.BaseConnector | None] | None = None
+
+    @property
+    def local(self) -> bool:
+        """Whether there is a socket of it on this machine."""
+        return self.host.startswith(_UNIX) and Path(self.host.removeprefix(_UNIX)).is_socket()
+
+    def _docker(self) -> Docker:
+        if self._opened is None:
+            if self.host.startswith(_UNIX):
+                # A connection for each request: one that a Docker in its shutdown kept open would still answer, and
+                # what it says of the containers it is just ending is not how they ended.
+                connector = aiohttp.UnixConnector(self.host.removeprefix(_UNIX), force_close=True, limit=0)
+                self._opened = Docker(url=f"{_UNIX}localhost", connector=connector), connector
+            else:
+                self._opened = Docker(url=self.host), None
+        return self._opened[0]
+
+    async def close(self) -> None:
+        """Every connection ends; the next request opens anew."""
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            await opened[0].close()
+            if opened[1] is not None:
+                await opened[1].close()
+
+    async def ours(self, folder: Path | None = None) -> list[str]:
+        """The ids of our containers, in whatever state, or of those of one replica's folder."""
+        labels = [f"{MANAGED}=1"] + ([] if folder is None else [f"{FOLDER}={folder}"])
+        filters = json.dumps({"label": labels})
+        found = await self._ask(self._docker().containers.list(all=True, filters=filters))
+        return [each.id for each in found]
+
+    async def inspect(self, container: str) -> Inspected | None:
+        """Everything about a container, by id or name; None when there is none."""
+        with _absent():
+            found: Inspected = await self._ask(self._docker().containers.container(container).show())
+            return found
+        return None
+
+    async def create(self, name: str, config: Mapping[str, Any]) -> str:
+        """A new container's id."""
+        made = await self._ask(self._docker().containers.create(config, name=name), _START_SECONDS)
+        return made.id
+
+    async def start(self, container: str) -> None:
+        await self._ask(self._docker().containers.container(container).start(), _START_SECONDS)
+
+    async def stop(self, container: str, grace: float) -> None:
+        """Returns once it has ended, or does not exist; by force after `grace` seconds."""
+        one = self._docker().containers.container(container)
+        with _absent(), contextlib.suppress(DockerError):
+            # A paused process takes no signal; one that runs is refused.
+            await self._ask(one.unpause())
+        with _absent():
+            await self._ask(one.stop(t=math.ceil(grace)), grace + _SECONDS)
+
+    async def remove(self, container: str) -> None:
+        """Ended by force where it runs, and gone with its anonymous volumes when this returns."""
+        with _absent():
+            await self._ask(self._docker().containers.container(container).delete(force=True, v=True), _GONE_SECONDS)
+
+    async def image(self, reference: str) -> Inspected | None:
+        """An image that is here; None when it is not."""
+        with _absent():
+            return await self._ask(self._docker().images.inspect(reference))
+        return None
+
+    @contextlib.asynccontextmanager
+    async def pull(self, reference: str, headers: Mapping[str, str]) -> AsyncIterator[AsyncIterator[Inspected]]:
+        """What Docker tells while it pulls. An `error` among that is the pull's."""
+        params = {"fromImage": reference}
+        async with self._stream("POST", "images/create", params, headers) as answer:
+            yield _lines(answer)
+
+    @contextlib.asynccontextmanager
+    async def events(self) -> AsyncIterator[AsyncIterator[Inspected]]:
+        """What happens to our containers from now on."""
+        filters = {"type": ["container"], "label": [f"{MANAGED}=1"], "event": _WATCHED}
+        async with self._stream("GET", "events", {"filters": json.dumps(filters)}) as answer:
+            yield _lines(answer)
+
+    @contextlib.asynccontextmanager
+    async def log(self, container: str, **params: str) -> AsyncIterator[aiohttp.StreamReader]:
+        """What a container wrote, each line with its time, in Docker's frames."""
+        asked = {"stdout": "1", "stderr": "1", "timestamps": "1", **params}
+        async with self._stream("GET", f"containers/{container}/logs", asked) as answer:
+            yield answer.content
+
+    @contextlib.asynccontextmanager
+    async def _stream(
+        self, method: str, path: str, params: Mapping[str, str], headers: Mapping[str, str] | None = None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        # The library reads some of these into memory as a whole, and leaves the others open when they are left early.
+        docker = self._docker()
+        if docker.api_version == "auto":
+            await self._ask(docker.version())
+        url = f"{docker.docker_host}/{docker.api_version}/{path}"
+        with self._translated(_SECONDS):
+            async with docker.session.request(method, url, params=params, headers=headers, timeout=_NO_LIMIT) as answer:
+                if answer.status >= 400:
+                    raise DockerError(answer.status, _message(await answer.read()))
+                yield answer
+
+    async def _ask(self, question: Awaitable[T], seconds: float = _SECONDS) -> T:
+        with self._translated(seconds):
+            async with asyncio.timeout(seconds):
+                return await question
+
+    @contextlib.contextmanager
+    def _translated(self, seconds: float) -> Iterator[None]:
+        try:
+            yield
+        except TimeoutError as error:
+            raise Unavailable(
+                f"cannot reach Docker at {self.host}: no answer for {seconds:.0f} s", code="TIMEOUT"
+            ) from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise self._away(str(error)) from error
+        except DockerError as error:
+            # The library's own number for "no connection".
+            if error.status == 900:
+                raise self._away(error.message) from error
+            raise
+
+    def _away(self, reason: str) -> Unavailable:
+        why = next((words for sign, words in _REASONS.items() if sign in reason), reason)
+        return Unavailable(f"cannot reach Docker at {self.host}: {why}", code="NETWORK_ERROR")
+
+
+_REASONS = {
+    "No such file": "it does not run; start it with: systemctl start docker",
+    "Connection refused": "it does not run; start it with: systemctl start docker",
+    "payload is not completed": "it ended the connection",
+    "Permission denied": "this user may not; add it to the group docker",
+}
+
+
+@contextlib.contextmanager
+def _absent() -> Iterator[None]:
+    """A container or image that is not there is no failure."""
+    try:
+        yield
+    except DockerError as error:
+        if error.status != 404:
+            raise
+
+
+async def _lines(answer: aiohttp.ClientResponse) -> AsyncIterator[Inspected]:
+    async for line in answer.content:
+        if line.strip():
+            yield json.loads(line)
+
+
+def _message(body: bytes) -> str:
+    try:
+        return str(json.loads(body)["message"])
+    except (ValueError, KeyError, TypeError):
+        return body.decode(errors="replace")
