@@ -105,10 +105,12 @@ class DockerApi:
         return None
 
     @contextlib.asynccontextmanager
-    async def pull(self, reference: str, headers: Mapping[str, str]) -> AsyncIterator[AsyncIterator[Inspected]]:
-        """What Docker tells while it pulls. An `error` among that is the pull's."""
+    async def pull(
+        self, reference: str, headers: Mapping[str, str], seconds: float
+    ) -> AsyncIterator[AsyncIterator[Inspected]]:
+        """What Docker tells while it pulls, as soon as its registry answers. An `error` among that is the pull's."""
         params = {"fromImage": reference}
-        async with self._stream("POST", "images/create", params, headers) as answer:
+        async with self._stream("POST", "images/create", params, headers, seconds) as answer:
             yield _lines(answer)
 
     @contextlib.asynccontextmanager
@@ -127,15 +129,23 @@ class DockerApi:
 
     @contextlib.asynccontextmanager
     async def _stream(
-        self, method: str, path: str, params: Mapping[str, str], headers: Mapping[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, str],
+        headers: Mapping[str, str] | None = None,
+        seconds: float = _SECONDS,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         # The library reads some of these into memory as a whole, and leaves the others open when they are left early.
         docker = self._docker()
         if docker.api_version == "auto":
             await self._ask(docker.version())
         url = f"{docker.docker_host}/{docker.api_version}/{path}"
-        with self._translated(_SECONDS):
-            async with docker.session.request(method, url, params=params, headers=headers, timeout=_NO_LIMIT) as answer:
+        asked = docker.session.request(method, url, params=params, headers=headers, timeout=_NO_LIMIT)
+        with self._translated(seconds):
+            async with asyncio.timeout(seconds):
+                answer = await asked
+            async with answer:
                 if answer.status >= 400:
                     raise DockerError(answer.status, _message(await answer.read()))
                 yield answer
