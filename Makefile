@@ -6,10 +6,10 @@ BIN = $(VENV)/bin
 SCRATCH = $(CURDIR)/.cache/tmp
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock up demo check check-style check-types check-house check-tests test soak bench
+.PHONY: help setup lock up demo check check-style check-types check-house check-tests test test-engines soak bench
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
 
 setup: ## make the virtual environment from the lock file
 	@sh scripts/setup.sh "$(VENV)" "$(PYTHON)"
@@ -43,6 +43,10 @@ check-tests: $(SCRATCH)
 
 test: setup $(SCRATCH) ## every test
 	TMPDIR=$(SCRATCH) $(BIN)/python -m pytest tests
+
+test-engines: setup $(SCRATCH) ## the real engines, from nothing: Triton and vLLM, in Docker and as processes
+	@sh scripts/engines/vllm.sh .cache/vllm $(BIN)/python
+	TMPDIR=$(SCRATCH) $(BIN)/python -m pytest tests/engines
 
 soak: setup $(SCRATCH) ## what takes hours or millions of items
 	TMPDIR=$(SCRATCH) $(BIN)/python -m pytest tests -m soak -s

@@ -47,11 +47,11 @@ def start(command: Sequence[str], port: int, log: Path) -> "subprocess.Popen[byt
     pytest.fail(f"{command[0]} did not start on port {port}:\n{log.read_text(errors='replace')[-2000:]}")
 
 
-def stop(process: "subprocess.Popen[bytes]") -> None:
-    """Ends the process this module started: first asked, after ten seconds killed."""
+def stop(process: "subprocess.Popen[bytes]", seconds: float = 10) -> None:
+    """Ends a process that was started here: first asked, after `seconds` killed."""
     process.terminate()
     try:
-        process.wait(10)
+        process.wait(seconds)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
