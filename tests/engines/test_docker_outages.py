@@ -1,18 +1,20 @@
 """Docker itself goes away: what runs is taken to run on, and what cannot be known is not made up."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.conftest import SHARED_SERVERS
-from tests.daemon_support import Controller, controller, until
+from tests.daemon_support import QUICK, TOKEN, Controller, controller, until
 from tests.engines import images
 from tests.engines.dockerd import Dockerd, dockerd
-from tests.engines.node import box_node, called, deploy, last, said, served, stop
+from tests.engines.node import box_launcher, box_node, called, deploy, last, said, served, stop
 
 from aiwm.daemon.daemon import Daemon
+from aiwm.kit.settings import Settings
 from aiwm.protocol import node_channel as channel
 
 
@@ -138,6 +140,27 @@ async def test_a_daemon_that_starts_without_docker_takes_its_engines_to_run_on(
         await until(lambda: not down(daemon), 20)
         assert await running(lasting) == before
         await stop(one)
+
+
+async def test_containers_outlive_all_that_their_daemon_belongs_to(
+    lasting: Dockerd, one: Controller, tmp_path: Path
+) -> None:
+    lifeline, writer = os.pipe()
+    settings = Settings(data_dir=tmp_path, controller_url=one.url, node_token=TOKEN)
+    launcher = box_launcher(lasting.environment["DOCKER_HOST"])
+    daemon = asyncio.create_task(Daemon(settings, launcher=launcher, policy=QUICK, lifeline=lifeline).run())
+    await served(one)
+    before = await running(lasting)
+    os.close(writer)
+    async with asyncio.timeout(10):
+        await daemon
+    os.close(lifeline)
+    assert await running(lasting) == before
+    registered = len(one.of(channel.NODE_REGISTER))
+    async with box_node(one, lasting, tmp_path):
+        await until(lambda: len(one.of(channel.NODE_REGISTER)) > registered)
+        await stop(one)
+        assert not await running(lasting)
 
 
 async def test_what_was_removed_while_the_daemon_was_away_is_started_again(

@@ -87,10 +87,11 @@ class DockerApi:
     async def stop(self, container: str, grace: float) -> None:
         """Returns once it has ended, or does not exist; by force after `grace` seconds."""
         one = self._docker().containers.container(container)
-        with _absent(), contextlib.suppress(DockerError):
-            # A paused process takes no signal; one that runs is refused.
-            await self._ask(one.unpause())
         with _absent():
+            found = await self.inspect(container)
+            if found is not None and found["State"]["Paused"]:
+                # It takes no signal, not even the last.
+                await self._ask(one.unpause())
             await self._ask(one.stop(t=math.ceil(grace)), grace + _SECONDS)
 
     async def remove(self, container: str) -> None:
@@ -196,8 +197,10 @@ def _absent() -> Iterator[None]:
 
 async def _lines(answer: aiohttp.ClientResponse) -> AsyncIterator[Inspected]:
     async for line in answer.content:
-        if line.strip():
+        try:
             yield json.loads(line)
+        except ValueError as error:
+            raise DockerError(answer.status, "the connection to Docker was cut") from error
 
 
 def _message(body: bytes) -> str:

@@ -56,10 +56,15 @@ class Images:
         self._api, self._allowed = api, allowed
         self._auth_file, self._patience = auth_file, patience
 
-    async def provide(self, reference: str, tell: Tell) -> None:
-        """Raises `AiwmError`: `IMAGE_NOT_ALLOWED`, `NETWORK_ERROR`, `RESOURCE_EXHAUSTED`, `CONTAINER_START_FAILED`."""
+    def check(self, reference: str) -> Image:
+        """The image, if this node runs it. Raises `Invalid` or `Denied`."""
         image = parse_image(reference)
         self._allowed.check(image, reference)
+        return image
+
+    async def provide(self, reference: str, tell: Tell) -> None:
+        """Raises `AiwmError`: `IMAGE_NOT_ALLOWED`, `NETWORK_ERROR`, `RESOURCE_EXHAUSTED`, `CONTAINER_START_FAILED`."""
+        image = self.check(reference)
         if await self._here(reference, image):
             return
         await self._pull(reference, image, tell)
