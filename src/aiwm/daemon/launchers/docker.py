@@ -7,7 +7,7 @@ import os
 import stat
 import time
 from collections.abc import Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -74,7 +74,11 @@ class DockerLauncher:
         return self._watch.reached or self._api.local or bool(self._settings.host) or self._table.used
 
     def engine(self, order: DeployCommand) -> Engine | None:
-        return self.engines.get(order.engine)
+        engine = self.engines.get(order.engine)
+        if engine is not None and order.image:
+            # Before a model is fetched for it.
+            self._images.check(order.image)
+        return engine
 
     def holds(self, folder: Path) -> bool:
         """Whether what runs in `folder`, or ran, is a container."""
@@ -108,7 +112,7 @@ class DockerLauncher:
 
     async def start(self, folder: Path, plan: EnginePlan, room: Room = NO_LIMITS) -> Running:
         await self.stop(folder, 0)
-        await asyncio.to_thread(_open_up, room.folders)
+        room = replace(room, folders=await asyncio.to_thread(_opened_up, room.folders))
         known = self._table.begin(folder, room.name or f"aiwm-{folder.name}")
         # A request that was sent is not taken back by going away: what it made must be known.
         return await _whole(self._start(folder, known, plan, room))
@@ -242,8 +246,8 @@ async def _whole(work: Coroutine[Any, Any, T]) -> T:
         raise
 
 
-def _open_up(folders: Sequence[Path]) -> None:
-    """Makes what a container reads readable for it: without capabilities, its root is anybody.
+def _opened_up(folders: Sequence[Path]) -> tuple[Path, ...]:
+    """Those of `folders` that are there, readable for a container, whose root is anybody without its capabilities.
 
     On this machine nobody else comes as far: the folder above is the daemon's alone.
     """
@@ -254,3 +258,4 @@ def _open_up(folders: Sequence[Path]) -> None:
                 wanted = 0o555 if stat.S_ISDIR(mode) else 0o444
                 if not stat.S_ISLNK(mode) and mode & wanted != wanted:
                     os.chmod(each, stat.S_IMODE(mode) | wanted)
+    return tuple(folder for folder in folders if folder.is_dir())

@@ -87,10 +87,11 @@ class DockerApi:
     async def stop(self, container: str, grace: float) -> None:
         """Returns once it has ended, or does not exist; by force after `grace` seconds."""
         one = self._docker().containers.container(container)
-        with _absent(), contextlib.suppress(DockerError):
-            # A paused process takes no signal; one that runs is refused.
-            await self._ask(one.unpause())
         with _absent():
+            found = await self.inspect(container)
+            if found is not None and found["State"]["Paused"]:
+                # It takes no signal, not even the last.
+                await self._ask(one.unpause())
             await self._ask(one.stop(t=math.ceil(grace)), grace + _SECONDS)
 
     async def remove(self, container: str) -> None:
@@ -105,10 +106,12 @@ class DockerApi:
         return None
 
     @contextlib.asynccontextmanager
-    async def pull(self, reference: str, headers: Mapping[str, str]) -> AsyncIterator[AsyncIterator[Inspected]]:
-        """What Docker tells while it pulls. An `error` among that is the pull's."""
+    async def pull(
+        self, reference: str, headers: Mapping[str, str], seconds: float
+    ) -> AsyncIterator[AsyncIterator[Inspected]]:
+        """What Docker tells while it pulls, as soon as its registry answers. An `error` among that is the pull's."""
         params = {"fromImage": reference}
-        async with self._stream("POST", "images/create", params, headers) as answer:
+        async with self._stream("POST", "images/create", params, headers, seconds) as answer:
             yield _lines(answer)
 
     @contextlib.asynccontextmanager
@@ -127,15 +130,23 @@ class DockerApi:
 
     @contextlib.asynccontextmanager
     async def _stream(
-        self, method: str, path: str, params: Mapping[str, str], headers: Mapping[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, str],
+        headers: Mapping[str, str] | None = None,
+        seconds: float = _SECONDS,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         # The library reads some of these into memory as a whole, and leaves the others open when they are left early.
         docker = self._docker()
         if docker.api_version == "auto":
             await self._ask(docker.version())
         url = f"{docker.docker_host}/{docker.api_version}/{path}"
-        with self._translated(_SECONDS):
-            async with docker.session.request(method, url, params=params, headers=headers, timeout=_NO_LIMIT) as answer:
+        asked = docker.session.request(method, url, params=params, headers=headers, timeout=_NO_LIMIT)
+        with self._translated(seconds):
+            async with asyncio.timeout(seconds):
+                answer = await asked
+            async with answer:
                 if answer.status >= 400:
                     raise DockerError(answer.status, _message(await answer.read()))
                 yield answer
@@ -186,8 +197,10 @@ def _absent() -> Iterator[None]:
 
 async def _lines(answer: aiohttp.ClientResponse) -> AsyncIterator[Inspected]:
     async for line in answer.content:
-        if line.strip():
+        try:
             yield json.loads(line)
+        except ValueError as error:
+            raise DockerError(answer.status, "the connection to Docker was cut") from error
 
 
 def _message(body: bytes) -> str:

@@ -3,12 +3,13 @@
 import asyncio
 import re
 import time
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from aiodocker.exceptions import DockerError
 
-from aiwm.daemon.launchers.docker_api import DockerApi
+from aiwm.daemon.launchers.docker_api import DockerApi, Inspected
 from aiwm.daemon.launchers.docker_credentials import registry_header
 from aiwm.daemon.launchers.docker_images import AllowList, Image, parse_image
 from aiwm.daemon.launchers.port import Tell
@@ -55,10 +56,15 @@ class Images:
         self._api, self._allowed = api, allowed
         self._auth_file, self._patience = auth_file, patience
 
-    async def provide(self, reference: str, tell: Tell) -> None:
-        """Raises `AiwmError`: `IMAGE_NOT_ALLOWED`, `NETWORK_ERROR`, `RESOURCE_EXHAUSTED`, `CONTAINER_START_FAILED`."""
+    def check(self, reference: str) -> Image:
+        """The image, if this node runs it. Raises `Invalid` or `Denied`."""
         image = parse_image(reference)
         self._allowed.check(image, reference)
+        return image
+
+    async def provide(self, reference: str, tell: Tell) -> None:
+        """Raises `AiwmError`: `IMAGE_NOT_ALLOWED`, `NETWORK_ERROR`, `RESOURCE_EXHAUSTED`, `CONTAINER_START_FAILED`."""
+        image = self.check(reference)
         if await self._here(reference, image):
             return
         await self._pull(reference, image, tell)
@@ -82,8 +88,8 @@ class Images:
         progress, told = Progress(reference), 0.0
         await tell(progress.words)
         try:
-            async with self._api.pull(asked, headers) as events:
-                while (event := await self._next(events, reference)) is not None:
+            async with self._api.pull(asked, headers, self._patience) as events:
+                while (event := await self._next(events)) is not None:
                     if "error" in event:
                         raise _failure(reference, str(event["error"]))
                     progress.take(event)
@@ -92,16 +98,16 @@ class Images:
                         await tell(progress.words)
         except DockerError as error:
             raise _failure(reference, error.message) from error
-
-    async def _next(self, events: Any, reference: str) -> dict[str, Any] | None:
-        try:
-            async with asyncio.timeout(self._patience):
-                found: dict[str, Any] | None = await anext(events, None)
-                return found
-        except TimeoutError:
+        except Unavailable as error:
+            if error.code != "TIMEOUT":
+                raise
             raise Unavailable(
                 f"cannot pull {reference}: its registry sent nothing for {self._patience:.0f} s", code="NETWORK_ERROR"
-            ) from None
+            ) from error
+
+    async def _next(self, events: AsyncIterator[Inspected]) -> Inspected | None:
+        async with asyncio.timeout(self._patience):
+            return await anext(events, None)
 
 
 def _failure(reference: str, message: str) -> AiwmError:

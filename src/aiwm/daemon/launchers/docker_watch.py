@@ -83,6 +83,8 @@ class Watch:
 
     async def _take(self, event: dict[str, Any]) -> None:
         actor = event["Actor"]
+        if FOLDER not in actor["Attributes"]:
+            return
         folder, container = Path(actor["Attributes"][FOLDER]), str(actor["ID"])
         known = self._table.find(folder)
         if event["Action"] == "kill":

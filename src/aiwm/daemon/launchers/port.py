@@ -69,7 +69,10 @@ class Launcher(Protocol):
         ...
 
     def engine(self, order: DeployCommand) -> Engine | None:
-        """The engine that runs this order; None when this machine has none for it."""
+        """The engine that runs this order; None when this machine has none for it.
+
+        Raises `Denied` for an image that it does not run.
+        """
         ...
 
     async def open(self) -> None:
