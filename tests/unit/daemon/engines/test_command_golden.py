@@ -1,4 +1,4 @@
-"""The exact commands that start vLLM and custom engines, equal to `golden/commands/NAME.txt`, which the docs quote.
+"""The exact commands that start engines, equal to `golden/commands/NAME.txt`, which the docs quote.
 
 `AIWM_WRITE_GOLDEN=1` writes them anew, for a reader of the difference to judge.
 """
@@ -14,13 +14,16 @@ from tests.unit.daemon.engines.vllm_support import CONFIG, adapter, model_of, vl
 
 from aiwm.daemon.engines.base import Address, EnginePlan, Ports
 from aiwm.daemon.engines.custom import CustomEngine
+from aiwm.daemon.engines.triton import TritonEngine
 from aiwm.daemon.engines.vllm import VllmEngine
 from aiwm.protocol.errors import Invalid
+from aiwm.protocol.node_channel import Artifact
 from aiwm.protocol.states import EngineName
 
 GOLDEN = Path(__file__).parent / "golden/commands"
 DOCS = Path(__file__).parents[4] / "docs/engines.md"
 IMAGE = "vllm/vllm-openai:v0.11.0"
+TRITON_IMAGE = "nvcr.io/nvidia/tritonserver:24.10-py3"
 A100_MIB = 81_559
 PORTS = Ports(8000, 8001, 8002)
 
@@ -51,10 +54,12 @@ VLLM: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
 
 
 def shown(plan: EnginePlan, folder: Path) -> str:
-    """A plan as a reader sees it: the folders `model` and `vllm` below `folder` are /model and /opt/vllm."""
+    """A plan as a reader sees it: the folders below `folder` are where they are usually."""
 
     def plain(text: str) -> str:
-        return text.replace(f"{folder}/model", "/model").replace(f"{folder}/vllm", "/opt/vllm")
+        for name, place in (("model", "/model"), ("vllm", "/opt/vllm"), ("tritonserver", "/opt/tritonserver")):
+            text = text.replace(f"{folder}/{name}", place)
+        return text.replace(f"{folder}/repository", "/repository")
 
     words = [shlex.quote(plain(each)) for each in plan.argv]
     lines = [f"image {plan.image}" + (", its entrypoint replaced" if plan.entrypoint else "")] if plan.image else []
@@ -93,6 +98,29 @@ def test_vllm_as_a_process_is_started_by_exactly_this(case: str, tmp_path: Path)
     check(f"{case}_process", planned(case, tmp_path, VllmEngine(binary, gpu_memory=lambda _: A100_MIB)))
 
 
+def triton_plan(folder: Path, engine: TritonEngine, **changes: Any) -> EnginePlan:
+    model = model_of(folder / "model", model_dot_onnx="")
+    artifact = Artifact(model_id="model-1", digest="0" * 64, name="m", framework="onnx", files=[])
+    made = order(artifact, engine=EngineName.TRITON, **changes)
+    return engine.prepare(made, model, folder, PORTS, Address())
+
+
+@pytest.mark.parametrize(("name", "changes"), [("triton_one_gpu", ONE), ("triton_processor", {})])
+def test_triton_in_a_container_is_started_by_exactly_this(name: str, changes: dict[str, Any], tmp_path: Path) -> None:
+    engine = TritonEngine(image=TRITON_IMAGE)
+    check(f"{name}_image", shown(triton_plan(tmp_path, engine, **changes), tmp_path))
+
+
+def test_triton_as_a_process_is_started_by_exactly_this(tmp_path: Path) -> None:
+    home = tmp_path / "tritonserver"
+    for each in ("bin", "backends", "lib"):
+        (home / each).mkdir(parents=True)
+    (home / "bin/tritonserver").write_text("")
+    engine = TritonEngine(home / "bin/tritonserver", tmp_path)
+    tuned = {**TWO, "engine_args": ["--model-load-thread-count", "4"]}
+    check("triton_two_gpus_process", shown(triton_plan(tmp_path, engine, **tuned), tmp_path))
+
+
 @pytest.mark.parametrize(
     ("name", "changes"),
     [
@@ -114,12 +142,14 @@ def test_a_node_that_runs_images_only_runs_no_command(tmp_path: Path) -> None:
 
 def test_every_golden_file_belongs_to_a_case() -> None:
     cases = {f"{case}_{form}" for case in VLLM for form in ("image", "process")}
-    assert {path.stem for path in GOLDEN.iterdir()} == cases | {"custom_image", "custom_command"}
+    triton = {"triton_one_gpu_image", "triton_processor_image", "triton_two_gpus_process"}
+    assert {path.stem for path in GOLDEN.iterdir()} == cases | triton | {"custom_image", "custom_command"}
 
 
 def test_the_docs_quote_the_commands_as_they_are() -> None:
     page = DOCS.read_text()
     quoted = ("vllm_one_gpu_image", "vllm_two_gpus_process", "vllm_part_of_a_gpu_image", "vllm_adapters_process")
     others = ("vllm_embedding_image", "vllm_gguf_image", "vllm_quantized_image", "vllm_processor_process")
-    for name in (*quoted, *others, "custom_image", "custom_command"):
+    triton = ("triton_one_gpu_image", "triton_two_gpus_process")
+    for name in (*quoted, *others, *triton, "custom_image", "custom_command"):
         assert (GOLDEN / f"{name}.txt").read_text() in page, name
