@@ -8,7 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aiwm.daemon.enginelog import MOST_BYTES, too_heavy
-from aiwm.daemon.launchers.docker_logs import Line, after, begin, keep, kept, lines, microseconds, newest, since, tail
+from aiwm.daemon.launchers.docker_logs import (
+    Line,
+    after,
+    begin,
+    keep,
+    kept,
+    lines,
+    microseconds,
+    newest,
+    oldest,
+    since,
+    tail,
+)
 
 LINES = st.lists(st.tuples(st.integers(0, 30), st.binary(max_size=20)), max_size=40).map(sorted)
 
@@ -43,7 +55,8 @@ def test_moments_are_written_as_docker_reads_them() -> None:
 def test_pieces_put_together_are_the_whole(found: list[Line], most: int) -> None:
     together, offset = "", 0
     for _ in range(len(found) + 1):
-        answer = after([each for each in found if each[0] >= offset], offset, most)
+        read = asyncio.run(oldest(given_lines([each for each in found if each[0] >= offset]), most))
+        answer = after(read, offset, most)
         together += answer.text
         if answer.next_offset == offset:
             break
