@@ -76,6 +76,18 @@ async def test_a_disconnect_by_the_controller_is_followed_by_a_new_connection(tm
             await until(lambda: len(one.of(channel.NODE_REGISTER)) == 2)
 
 
+async def test_a_node_that_can_run_something_else_by_now_says_so_on_the_same_connection(tmp_path: Path) -> None:
+    launcher = FakeLauncher()
+    async with controller() as one:
+        daemon = Daemon(settings_for(one, tmp_path), launcher=launcher, policy=QUICK, clock=HastyClock())
+        async with running(daemon):
+            await until(lambda: one.of(channel.NODE_REGISTER) and one.of(channel.HEARTBEAT))
+            launcher.engines, launcher.names = {}, ("fake", "docker")
+            await until(lambda: len(one.of(channel.NODE_REGISTER)) == 2)
+            data = one.of(channel.NODE_REGISTER)[-1]["data"]
+            assert (data["engines"], data["launchers"], one.connects) == ([], ["fake", "docker"], 1)
+
+
 @pytest.mark.parametrize("code", ["TOKEN_EXPIRED", "TOKEN_INVALID", "NODE_NOT_FOUND", "NODE_INACTIVE"])
 async def test_a_refusal_is_said_in_one_line_and_tried_again_late(
     tmp_path: Path, code: str, caplog: pytest.LogCaptureFixture

@@ -33,6 +33,7 @@ from aiwm.kit.trust import trusting
 from aiwm.protocol import node_channel as channel
 from aiwm.protocol.base import Wire
 from aiwm.protocol.resources.nodes import ConditionReport, EngineFact
+from aiwm.protocol.states import EngineName
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +74,7 @@ class Daemon:
         credential = Credential(node_dir(settings), settings.node_token)
         trust = trusting(settings.tls_ca)
         self._instance = new_id("instance")
+        self._offered: tuple[frozenset[str], frozenset[EngineName]] | None = None
         self._stopping = asyncio.Event()
         self._heartbeat_seconds = channel.HEARTBEAT_INTERVAL_MS / 1000
         self._metrics_seconds = channel.METRICS_INTERVAL_MS / 1000
@@ -153,8 +155,12 @@ class Daemon:
     def _receive(self, event: str, body: object) -> None:
         self._commands.receive(event, body)
 
+    def _offers(self) -> tuple[frozenset[str], frozenset[EngineName]]:
+        return frozenset(self._launcher.names), frozenset(self._launcher.engines)
+
     async def _register(self) -> channel.NodeRegister:
         facts = await asyncio.to_thread(self._telemetry.facts)
+        self._offered = self._offers()
         # From here on nothing is waited for: what runs is said as it is when the message goes out.
         return facts.model_copy(
             update={
@@ -203,6 +209,9 @@ class Daemon:
                 conditions=self._conditions(),
             )
             await self._link.send(channel.HEARTBEAT, beat)
+            if self._offered != self._offers():
+                # Docker came, or is gone for good: what can be placed here is another now.
+                await self._link.register_again()
 
     async def _measure(self) -> None:
         while True:

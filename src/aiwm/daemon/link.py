@@ -183,6 +183,13 @@ class Link:
             # From here on changes are told by themselves, behind the inventory that does not have them.
             self._session = session
 
+    async def register_again(self) -> None:
+        """Says anew what this node is; without a connection the next one begins with that anyhow."""
+        async with self._sending:
+            if (session := self._session) is not None:
+                body = channel.envelope(channel.NODE_REGISTER, await self._inventory(), now=self._clock.now())
+                await self._emit(session, channel.NODE_REGISTER, body)
+
     async def send(self, type_: str, data: Wire, *, generation: int | None = None) -> bool:
         """Sends a message with the current correlation id; False when there is no connection."""
         async with self._sending:
