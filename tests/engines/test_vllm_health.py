@@ -69,8 +69,9 @@ async def test_a_vllm_whose_engine_hangs_is_told_and_started_again(tmp_path: Pat
                 await answer.content.readany()
                 os.kill(core.pid, signal.SIGSTOP)
                 await until(lambda: last(one)["health"] == "hung")
-            assert last(one)["state"] == "unhealthy"
-            assert last(one)["message"].startswith("1 request is in flight and nothing has moved for ")
+            (hung,) = [each["data"] for each in one.of("deployment.status") if each["data"].get("health") == "hung"]
+            assert hung["state"] == "unhealthy"
+            assert hung["message"].startswith("1 request is in flight and nothing has moved for ")
             await until(lambda: one.states("replica-1").count("running") == 2, 240)
             assert last(one)["message"].startswith("serving; started again because the engine was hung: 1 request")
             assert await ask(last(one)["endpoint"], 3) == 3
