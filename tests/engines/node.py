@@ -40,7 +40,7 @@ class BoxEngine(TinyEngine):
 
 
 def box_launcher(docker_host: str, engine: BoxEngine | None = None) -> SeveralLaunchers:
-    engines = {EngineName.TRITON: engine or BoxEngine()}
+    engines = {EngineName.CUSTOM: engine or BoxEngine()}
     docker = DockerLauncher(engines, DockerSettings(host=docker_host, allowed=["lab/*"]))
     return SeveralLaunchers(ProcessLauncher({}), docker)
 
@@ -59,7 +59,7 @@ async def box_node(
 async def deploy(one: Controller, *arguments: str, **changes: Any) -> Message:
     """The result of deploying `replica-1`, at the latest node to register."""
     await until(lambda: one.of(channel.NODE_REGISTER))
-    wanted = order(engine_args=list(arguments), **changes)
+    wanted = order(engine=EngineName.CUSTOM, engine_args=list(arguments), **changes)
     return await one.result(await one.command("command.deploy", wanted.to_wire()), 30)
 
 

@@ -259,8 +259,8 @@ async def test_a_daemon_killed_while_a_container_starts_leaves_one_engine(
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
     )
     await until(lambda: one.of(channel.NODE_REGISTER), 20)
-    await one.command("command.deploy", order().to_wire())
-    await until(lambda: said(one, "starting triton"))
+    await one.command("command.deploy", order(engine="custom", engine_args=["serve"]).to_wire())
+    await until(lambda: said(one, "starting custom"))
     await asyncio.sleep(moment)
     child.send_signal(signal.SIGKILL)
     await child.wait()

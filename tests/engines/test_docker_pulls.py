@@ -3,6 +3,7 @@
 import base64
 import json
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,22 @@ from aiwm.daemon.launchers.docker_pull import Images
 from aiwm.protocol.errors import AiwmError
 
 
+def _own(request: pytest.FixtureRequest) -> AbstractContextManager[Dockerd]:
+    return dockerd(pids=request.session.stash.setdefault(SHARED_SERVERS, set()))
+
+
 @pytest.fixture(scope="module")
 def source(request: pytest.FixtureRequest) -> Iterator[Dockerd]:
-    """Where images are pushed from; what they are pulled to must not have them."""
-    with dockerd(pids=request.session.stash.setdefault(SHARED_SERVERS, set())) as one:
+    """Where images are pushed from."""
+    with _own(request) as one:
         images.add_busybox(one)
+        yield one
+
+
+@pytest.fixture(scope="module")
+def docker(request: pytest.FixtureRequest) -> Iterator[Dockerd]:
+    """What they are pulled to: it must not have their layers yet."""
+    with _own(request) as one:
         yield one
 
 
@@ -122,7 +134,7 @@ async def test_a_slow_registry_shows_how_far_it_is(
 ) -> None:
     path = pushed(source, open_registry, "team/engine:1").partition("/")[2]
     async with link_proxy(f"http://{open_registry.host}") as proxy:
-        proxy.chunk, proxy.pause = 16_384, 0.05
+        proxy.chunk, proxy.pause = 16_384, 0.2
         image = f"{proxy.url.removeprefix('http://')}/{path}"
         await provide(docker, image, told, patience=5.0)
     assert told[0] == f"pulling {image}"

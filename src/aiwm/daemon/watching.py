@@ -9,7 +9,7 @@ import aiohttp
 
 from aiwm.daemon.engines.base import Engine, Trial, Verdict
 from aiwm.daemon.health import Answer, Judgement, Memory, Reading, due, judge, seen, tried
-from aiwm.daemon.launchers.port import Launcher
+from aiwm.daemon.launchers.port import Launcher, Running
 from aiwm.daemon.launchers.probe import any_answers
 from aiwm.daemon.replicas import Policy, ReplicaRecord, shorten
 from aiwm.daemon.scrape import read_page
@@ -46,6 +46,10 @@ class Watch:
 
     async def answer(self) -> Answer:
         """What the engine says to whether it serves."""
+        status = self.launcher.status(self.folder)
+        if isinstance(status, Running) and status.note is not None:
+            # What somebody paused answers nothing, and each question would wait for that.
+            return Answer.NONE
         if await self.ready():
             return Answer.READY
         return Answer.NOT_READY if await any_answers(tuple(self.record.probes)) else Answer.NONE
