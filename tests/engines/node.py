@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,19 +39,27 @@ class BoxEngine(TinyEngine):
         )
 
 
-def box_launcher(docker_host: str, engine: BoxEngine | None = None) -> SeveralLaunchers:
+def box_launcher(
+    docker_host: str, engine: BoxEngine | None = None, allowed: Sequence[str] = ("lab/*",)
+) -> SeveralLaunchers:
     engines = {EngineName.CUSTOM: engine or BoxEngine()}
-    docker = DockerLauncher(engines, DockerSettings(host=docker_host, allowed=["lab/*"]))
+    docker = DockerLauncher(engines, DockerSettings(host=docker_host, allowed=allowed))
     return SeveralLaunchers(ProcessLauncher({}), docker)
 
 
 @contextlib.asynccontextmanager
 async def box_node(
-    one: Controller, docker: Dockerd, data_dir: Path, *, engine: BoxEngine | None = None, **given: Any
+    one: Controller,
+    docker: Dockerd,
+    data_dir: Path,
+    *,
+    engine: BoxEngine | None = None,
+    allowed: Sequence[str] = ("lab/*",),
+    **given: Any,
 ) -> AsyncIterator[Daemon]:
     """Runs until the end; its containers stay."""
     settings = Settings(data_dir=data_dir, controller_url=one.url, node_token=TOKEN)
-    launcher = box_launcher(docker.environment["DOCKER_HOST"], engine)
+    launcher = box_launcher(docker.environment["DOCKER_HOST"], engine, allowed)
     async with running(Daemon(settings, launcher=launcher, policy=QUICK, **given)) as daemon:
         yield daemon
 

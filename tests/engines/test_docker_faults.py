@@ -186,6 +186,24 @@ async def test_a_paused_container_is_no_end(box: Dockerd, one: Controller, tmp_p
         assert not containers(box)
 
 
+async def test_an_image_that_is_allowed_no_more_runs_on_until_it_is_stopped(
+    box: Dockerd, busybox_image: str, one: Controller, tmp_path: Path
+) -> None:
+    async with box_node(one, box, tmp_path):
+        await served(one, image=busybox_image)
+    before = containers(box)
+    one.messages.clear()
+    async with box_node(one, box, tmp_path, allowed=["others/*"]):
+        await until(lambda: one.of(channel.NODE_REGISTER))
+        refused = await deploy(one, image=busybox_image, replica_id="replica-2")
+        assert refused["error"]["code"] == "IMAGE_NOT_ALLOWED"
+        assert containers(box) == before
+        report = await one.result(await one.command("command.healthCheck", {}))
+        assert [each["state"] for each in report["result"]["replicas"]] == ["running"]
+        await stop(one)
+    assert not containers(box)
+
+
 async def test_a_container_of_others_with_the_name_is_left_alone(
     box: Dockerd, busybox_image: str, one: Controller, tmp_path: Path
 ) -> None:

@@ -160,6 +160,7 @@ class Supervisor:
                 f"cannot deploy {order.deployment_name}: this node cannot run engine {order.engine}{how}",
                 code="COMMAND_INVALID",
             )
+        self._runner.launcher.check(order)
         check_options(order.engine, order.engine_args, order.environment_variables, code="COMMAND_INVALID")
         if missing := sorted(set(order.gpu_device_ids) - self._gpus()):
             raise Conflict(

@@ -74,11 +74,11 @@ class DockerLauncher:
         return self._watch.reached or self._api.local or bool(self._settings.host) or self._table.used
 
     def engine(self, order: DeployCommand) -> Engine | None:
-        engine = self.engines.get(order.engine)
-        if engine is not None and order.image:
-            # Before a model is fetched for it.
+        return self.engines.get(order.engine)
+
+    def check(self, order: DeployCommand) -> None:
+        if order.image:
             self._images.check(order.image)
-        return engine
 
     def holds(self, folder: Path) -> bool:
         """Whether what runs in `folder`, or ran, is a container."""

@@ -59,6 +59,9 @@ class FakeLauncher:
     def engine(self, order: DeployCommand) -> Engine | None:
         return self.engines.get(order.engine)
 
+    def check(self, order: DeployCommand) -> None:
+        """There is nothing that could not be allowed."""
+
     async def open(self) -> None:
         """There is nothing to learn."""
 

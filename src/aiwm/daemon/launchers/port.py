@@ -75,6 +75,10 @@ class Launcher(Protocol):
         """
         ...
 
+    def check(self, order: DeployCommand) -> None:
+        """Raises `AiwmError` for an order that the operator lets nobody give to this machine."""
+        ...
+
     async def open(self) -> None:
         """Learns what runs already, as far as that can be learned now; before anything else."""
         ...

@@ -66,6 +66,9 @@ class ProcessLauncher:
     def engine(self, order: DeployCommand) -> Engine | None:
         return None if order.image else self.engines.get(order.engine)
 
+    def check(self, order: DeployCommand) -> None:
+        """There is nothing that could not be allowed."""
+
     async def open(self) -> None:
         """What runs is on disk and in /proc, where `status` looks each time."""
 

@@ -32,6 +32,9 @@ class SeveralLaunchers:
     def engine(self, order: DeployCommand) -> Engine | None:
         return self._process.engine(order) or self._docker.engine(order)
 
+    def check(self, order: DeployCommand) -> None:
+        self._docker.check(order)
+
     async def open(self) -> None:
         await self._process.open()
         await self._docker.open()
