@@ -136,17 +136,14 @@ def test_an_image_is_pulled_with_progress(docker: Dockerd, busybox_image: str, o
     name = f"{open_registry.host}/engine:1"
     docker.push(busybox_image, name, open_registry.headers)
 
-    async def pull_slowly() -> list[dict[str, object]]:
+    async def pull_slowly(target: Dockerd) -> list[dict[str, object]]:
         async with link_proxy(f"http://{open_registry.host}") as proxy:
             proxy.chunk, proxy.pause = 32768, 0.02
             slow = name.replace(open_registry.host, proxy.url.removeprefix("http://"))
-            return await asyncio.to_thread(docker.pull, slow)
+            return await asyncio.to_thread(target.pull, slow)
 
-    docker.call("DELETE", f"/images/{busybox_image}")
-    try:
-        events = asyncio.run(pull_slowly())
-    finally:
-        images.add_busybox(docker)
+    with dockerd() as without_its_layers:
+        events = asyncio.run(pull_slowly(without_its_layers))
     done = [each["progressDetail"]["current"] for each in events if each.get("status") == "Downloading"]  # type: ignore[index]
     assert len(set(done)) > 2
 
