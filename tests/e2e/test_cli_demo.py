@@ -21,12 +21,13 @@ def _triton() -> None:
         pytest.skip("no tritonserver; install it with: pip install 'aiwm[triton]'")
 
 
-async def demo(folder: Path, **settings: str) -> asyncio.subprocess.Process:
+async def demo(folder: Path, *arguments: str, **settings: str) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         "aiwm",
         "demo",
+        *arguments,
         env={**os.environ, "TMPDIR": str(folder), "PYTHONUNBUFFERED": "1", **settings},
         cwd=folder,
         stdout=asyncio.subprocess.PIPE,
@@ -91,6 +92,14 @@ async def test_ctrl_c_ends_the_demo_and_keeps_only_its_logs(tmp_path: Path) -> N
     assert f"its logs are in {tmp_path / kept}/logs" in rest.decode()
     assert names(tmp_path / kept) == ["logs"]
     assert left_running(tmp_path) == []
+
+
+async def test_an_engine_that_is_not_here_ends_the_demo_with_what_to_do(tmp_path: Path) -> None:
+    process = await demo(tmp_path, "--engine", "vllm", PATH="/usr/bin:/bin")
+    async with asyncio.timeout(_SECONDS):
+        output, _ = await process.communicate()
+    assert process.returncode == 1
+    assert "put its `vllm` command on PATH, or set AIWM_VLLM_SERVER" in " ".join(output.decode().split())
 
 
 async def test_an_engine_that_does_not_start_fails_the_demo_with_its_reason(tmp_path: Path) -> None:

@@ -71,7 +71,8 @@ class DemoStack:
                 *("--controller-url", self.url, "--data-dir", str(self.folder / "node")),
                 *("--lifeline-fd", str(self._lifeline)),
             ),
-            {"AIWM_NODE_TOKEN_FILE": str(token_file)},
+            # What is installed serves: an image would first have to come from somewhere.
+            {"AIWM_NODE_TOKEN_FILE": str(token_file), "AIWM_DOCKER_HOST": "off"},
             inherit=(self._lifeline,),
         )
 
