@@ -67,7 +67,7 @@ async def box_node(
 async def deploy(one: Controller, *arguments: str, **changes: Any) -> Message:
     """The result of deploying `replica-1`, at the latest node to register."""
     await until(lambda: one.of(channel.NODE_REGISTER))
-    wanted = order(engine=EngineName.CUSTOM, engine_args=list(arguments), **changes)
+    wanted = order(**{"engine": EngineName.CUSTOM, "engine_args": list(arguments), **changes})
     return await one.result(await one.command("command.deploy", wanted.to_wire()), 30)
 
 

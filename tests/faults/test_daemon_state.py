@@ -16,7 +16,7 @@ from tests.faults.test_daemon_engines import alive, deploy, identity, start_daem
 
 from aiwm.daemon import keeper
 from aiwm.daemon.engines.base import EnginePlan
-from aiwm.daemon.launchers.port import Ended
+from aiwm.daemon.launchers.port import Ended, Running
 from aiwm.daemon.launchers.process import ProcessLauncher
 from aiwm.protocol import node_channel as channel
 from aiwm.protocol.states import EngineName
@@ -49,6 +49,21 @@ def engines_of(folder: Path) -> list[psutil.Process]:
 def launcher() -> ProcessLauncher:
     """As a daemon that has just begun has it: it knows of nothing but what it finds."""
     return ProcessLauncher({EngineName.TRITON: TinyEngine()})
+
+
+async def test_a_keeper_runs_what_an_older_daemon_asks_for(folder: Path) -> None:
+    """Between an upgrade and its own restart a daemon begins keepers of the new release."""
+    await launcher().start(folder, SLEEPER)
+    await launcher().stop(folder, 5)
+    spec = json.loads((folder / "spec.json").read_text())
+    for name in ("memory", "rlimits", "ram"):
+        del spec[name]
+    (folder / "spec.json").write_text(json.dumps(spec))
+    (folder / keeper.STATE).unlink()
+    process = await another_keeper(folder)
+    await until(lambda: isinstance(launcher().status(folder), Running))
+    await launcher().stop(folder, 5)
+    await process.wait()
 
 
 async def another_keeper(folder: Path) -> asyncio.subprocess.Process:

@@ -50,6 +50,7 @@ class Reading:
 class Memory:
     """What all readings of one run of an engine come to.
 
+    `numbers` were `read_at`; `known` says that this was at the last look.
     `still_since` is the moment since which work is in flight and nothing has moved, and `still_for` how long that was
     at the last numbers. `trouble` is how a trial went wrong, `unanswered` says that it had no answer at all.
     """
@@ -62,6 +63,7 @@ class Memory:
     misses: int = 0
     numbers: EngineNumbers | None = None
     known: bool = False
+    read_at: float = 0.0
     moved: bool = True
     still_since: float | None = None
     still_for: float = 0.0
@@ -87,8 +89,9 @@ def seen(memory: Memory, reading: Reading) -> Memory:
     moved = before is None or _counted(before) != _counted(reading.numbers)
     if before is not None and _succeeded(reading.numbers) > _succeeded(before):
         after = _proven(after)
-    after = replace(after, numbers=reading.numbers, moved=moved)
-    return _stillness(after, reading)
+    unseen = 0.0 if memory.known else reading.at - memory.read_at
+    after = replace(after, numbers=reading.numbers, read_at=reading.at, moved=moved)
+    return _stillness(after, reading, unseen)
 
 
 def tried(memory: Memory, trial: Trial, at: float) -> Memory:
@@ -140,13 +143,15 @@ def in_flight(numbers: EngineNumbers | None) -> int:
     return 0 if numbers is None else (numbers.running or 0) + (numbers.queued or 0)
 
 
-def _stillness(memory: Memory, reading: Reading) -> Memory:
+def _stillness(memory: Memory, reading: Reading, unseen: float) -> Memory:
+    """`unseen` is how long nothing could be read before this, which counts neither way."""
     countless = memory.numbers is None or all(each is None for each in _counted(memory.numbers))
     if countless or not (in_flight(memory.numbers) or memory.unanswered):
         return replace(memory, still_since=None, still_for=0.0)
     if memory.moved or memory.still_since is None:
         return replace(memory, still_since=reading.at, still_for=0.0)
-    return replace(memory, still_for=reading.at - memory.still_since)
+    since = memory.still_since + unseen
+    return replace(memory, still_since=since, still_for=reading.at - since)
 
 
 def _proven(memory: Memory) -> Memory:

@@ -186,7 +186,7 @@ class Keeper:
         }
         self._deadline: float | None = None
         self._save_again_at: float | None = None
-        self._look_at = None if spec["memory"] is None else time.monotonic()
+        self._look_at = None if spec.get("memory") is None else time.monotonic()
         self._selector = selectors.DefaultSelector()
         self._log = Log(self._folder / LOG, spec["logBytes"], spec["logFiles"], self._state["logBase"])
         self._state["logStart"] = self._log.base + self._log.size
@@ -215,7 +215,7 @@ class Keeper:
         libc = ctypes.CDLL(None)
         libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         keeper = os.getpid()
-        limits = [(getattr(resource, name), most) for name, most in self._spec["rlimits"].items()]
+        limits = [(getattr(resource, name), most) for name, most in self._spec.get("rlimits", {}).items()]
 
         def become_engine() -> None:
             # Output without its keeper has nowhere to go, and the next write would end the engine anyway.
@@ -373,8 +373,8 @@ class Keeper:
 
 
 def main(arguments: list[str]) -> int:
-    """`SPEC` is a JSON file: argv, env, cwd, folder, scratch[] (glob patterns), logBytes, logFiles, rlimits{}
-    (by their names in `resource`), memory (bytes, or null)."""
+    """`SPEC` is a JSON file: argv, env, cwd, folder, scratch[] (glob patterns), logBytes, logFiles, and from a daemon
+    that knows them rlimits{} (by their names in `resource`) and memory (bytes, or null)."""
     spec = json.loads(Path(arguments[0]).read_text())
     lifeline = int(arguments[2]) if arguments[1:2] == ["--lifeline"] else None
     lock = os.open(Path(spec["folder"]) / LOCK, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -10,6 +10,7 @@ from aiwm.daemon.engines.vllm import GpuMemory, VllmEngine
 from aiwm.daemon.engines.vllm_install import find_vllm
 from aiwm.daemon.launchers.docker import DockerLauncher, DockerSettings
 from aiwm.daemon.launchers.docker_images import repository
+from aiwm.daemon.launchers.docker_table import NOTE
 from aiwm.daemon.launchers.limits import systemd_run
 from aiwm.daemon.launchers.port import Launcher
 from aiwm.daemon.launchers.process import ProcessLauncher
@@ -24,15 +25,18 @@ Engines = dict[EngineName, Engine]
 def launchers(settings: Settings, own: Path, lifeline: int | None, gpu_memory: GpuMemory) -> Launcher:
     """`own` is the daemon's folder; `lifeline` as in `ProcessLauncher`."""
     processes = ProcessLauncher(_installed(settings, own, gpu_memory), lifeline=lifeline, systemd_run=systemd_run())
-    if settings.docker_host == "off":
+    off = settings.docker_host == "off"
+    if off and not any((own / "replicas").glob(f"*/{NOTE}")):
         return processes
     containers = DockerSettings(
-        host=settings.docker_host,
+        host="" if off else settings.docker_host,
         allowed=allowed_images(settings),
         auth_file=settings.registry_auth_file,
         listen=listen_address(settings.advertise_host).bind,
     )
-    return SeveralLaunchers(processes, DockerLauncher(_in_images(settings, gpu_memory), containers))
+    # Switched off, Docker gets nothing new; what runs there already is looked after until it is stopped.
+    images = {} if off else _in_images(settings, gpu_memory)
+    return SeveralLaunchers(processes, DockerLauncher(images, containers))
 
 
 def allowed_images(settings: Settings) -> list[str]:

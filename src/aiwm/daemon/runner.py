@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -36,8 +36,9 @@ from aiwm.daemon.replicas import (
     time_left,
 )
 from aiwm.daemon.sizes import last_lines
-from aiwm.daemon.watching import Watch
+from aiwm.daemon.watching import Trying, Watch
 from aiwm.kit.clock import Clock
+from aiwm.protocol.engine_options import check_options
 from aiwm.protocol.errors import AiwmError, Invalid, Unavailable
 from aiwm.protocol.node_channel import DeployCommand, DeploymentLogs, DeploymentStatusReport, ModelProgress
 from aiwm.protocol.states import ReplicaState
@@ -68,6 +69,7 @@ class Runner:
     boot: str = field(default_factory=boot_id)
     cuda_name: Callable[[str], str] = str
     watches: dict[str, Watch] = field(default_factory=dict)
+    starting: dict[str, asyncio.Lock] = field(default_factory=dict)
 
     async def deploy(self, record: ReplicaRecord, settled: Settled) -> None:
         """From nothing to a serving engine, and on: returns only when the replica has failed for good."""
@@ -116,7 +118,7 @@ class Runner:
         while True:
             try:
                 await self.launcher.stop(self.ledger.folder(record.replica_id), grace)
-            except Unavailable as error:
+            except AiwmError as error:
                 await self._move(record, record.state, f"{error.message}; it is tried until it works")
                 await self.clock.sleep(_END_AGAIN_SECONDS)
             else:
@@ -172,10 +174,30 @@ class Runner:
             return error
 
     async def _until_ready(self, record: ReplicaRecord) -> Ended | None:
-        """None once the engine serves; a lost race for a port is run again with other ports."""
+        """None once the engine serves. Raises `AiwmError`, also for a bug that this replica's files provoke."""
         engine = self.launcher.engine(record.order)
         if engine is None:
             raise Invalid(f"cannot run {record.order.engine}: this node no longer has it", code="COMMAND_INVALID")
+        try:
+            async with self._turn_at_gpus(record.order):
+                return await self._started(record, engine)
+        except AiwmError:
+            raise
+        except Exception as bug:
+            log.exception("starting replica %s ended by a bug", record.replica_id)
+            raise internal_error() from bug
+
+    @contextlib.asynccontextmanager
+    async def _turn_at_gpus(self, order: DeployCommand) -> AsyncIterator[None]:
+        """Engines that share a GPU measure at their start what is free there, so one starts after the other."""
+        shared = sorted(order.gpu_device_ids) if order.resources.gpu_memory else []
+        async with contextlib.AsyncExitStack() as turns:
+            for device in shared:
+                await turns.enter_async_context(self.starting.setdefault(device, asyncio.Lock()))
+            yield
+
+    async def _started(self, record: ReplicaRecord, engine: Engine) -> Ended | None:
+        """None once the engine serves; a lost race for a port is run again with other ports."""
         folder = self.ledger.folder(record.replica_id)
         for _ in range(_PORT_ATTEMPTS):
             with contextlib.suppress(PortTaken):
@@ -189,6 +211,8 @@ class Runner:
 
     async def _start(self, record: ReplicaRecord, engine: Engine) -> None:
         order, folder = record.order, self.ledger.folder(record.replica_id)
+        # An order may be from before the rules.
+        check_options(order.engine, order.engine_args, order.environment_variables, code="COMMAND_INVALID")
         artifact = await self.artifacts.fetch(order.artifact, self._progress(record))
         ports, seen = self._free_ports(), self._seen(order)
         workspace = folder / "workspace"
@@ -226,27 +250,28 @@ class Runner:
         folder, watch = self.ledger.folder(record.replica_id), self._watch_of(record, engine)
         began = told = self.clock.monotonic()
         limit = start_limit(record.order.artifact, self.policy)
-        while True:
-            ready, status = await watch.ready(), self.launcher.status(folder)
-            if not isinstance(status, Running):
-                return status or Ended("was never started")
-            left = began + limit - self.clock.monotonic()
-            if ready and left > 0:
-                trial = await watch.try_out(min(left, self.policy.trial_seconds))
-                if trial.verdict is not Verdict.SILENT:
+        async with Trying(watch) as trying:
+            while True:
+                ready, status = await watch.ready(), self.launcher.status(folder)
+                if (trial := trying.result()) is not None:
                     return await self._tried(record, trial)
-            elif left <= 0:
-                await self._end(record, self.policy.grace)
-                return Ended(f"did not {'answer a trial request' if ready else 'become ready'} within {limit:.0f} s")
-            if self.clock.monotonic() - told >= self.policy.tell_interval:
-                told = self.clock.monotonic()
-                await self._say(record, starting(await watch.answer(), told - began, limit), ReplicaState.STARTING)
-            await self.clock.sleep(0.1)
+                if not isinstance(status, Running):
+                    return status or Ended("was never started")
+                if (left := began + limit - self.clock.monotonic()) <= 0:
+                    await self._end(record, self.policy.grace)
+                    what = "answer a trial request" if ready else "become ready"
+                    return Ended(f"did not {what} within {limit:.0f} s", explained=ready)
+                if ready:
+                    trying.begin(left)
+                if self.clock.monotonic() - told >= self.policy.tell_interval:
+                    told = self.clock.monotonic()
+                    await self._say(record, starting(await watch.answer(), told - began, limit), ReplicaState.STARTING)
+                await self.clock.sleep(0.1)
 
     async def _tried(self, record: ReplicaRecord, trial: Trial) -> Ended | None:
         if trial.verdict is Verdict.FAILED:
             await self._end(record, self.policy.grace)
-            return Ended(f"answered a trial request with an error: {trial.words}")
+            return Ended(f"answered a trial request with an error: {trial.words}", explained=True)
         record.trouble = trial.words if trial.verdict is Verdict.DOUBTED else None
         return None
 
@@ -341,7 +366,7 @@ class Runner:
     async def _explain(self, record: ReplicaRecord, ended: Ended) -> str:
         engine = self.launcher.engine(record.order)
         output = await self.launcher.output(self.ledger.folder(record.replica_id))
-        own = engine.explain(output) if engine is not None else None
+        own = engine.explain(output) if engine is not None and not ended.explained else None
         return f"{ended.reason}: {own}" if own else ended.reason
 
     def _progress(self, record: ReplicaRecord) -> Callable[[int, int, int], Awaitable[None]]:
@@ -376,6 +401,11 @@ class Runner:
         except AiwmError as error:
             # What the engine does is in its keeper's hands; a later daemon reads an older step and looks for itself.
             log.warning("%s", error.message)
+
+
+def internal_error() -> AiwmError:
+    """What a bug is called towards others; the log has it whole."""
+    return AiwmError("cannot go on: internal error of the daemon; its log says which", code="INTERNAL_ERROR")
 
 
 def _room(order: DeployCommand, artifact: Path, workspace: Path) -> Room:

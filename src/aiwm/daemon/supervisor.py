@@ -10,7 +10,7 @@ from typing import Any
 
 from aiwm.daemon.launchers.port import Running
 from aiwm.daemon.replicas import ReplicaRecord, Verdict, judge_deploy, judge_stop, report, shorten
-from aiwm.daemon.runner import Runner
+from aiwm.daemon.runner import Runner, internal_error
 from aiwm.daemon.sizes import fitted
 from aiwm.kit.context import correlated, correlation_id
 from aiwm.kit.tasks import Tasks
@@ -196,7 +196,7 @@ class Supervisor:
         if command.generation is not None:
             self._runner.ledger.bury(command.replica_id, command.generation)
         folder = self._runner.ledger.folder(command.replica_id)
-        if folder.exists():
+        if folder.exists() or self._runner.launcher.status(folder) is not None:
             # Its ledger could not be read, so this is the first that is heard of it.
             await self._runner.launcher.stop(folder, self._runner.policy.grace)
             await asyncio.to_thread(self._runner.ledger.forget, command.replica_id)
@@ -261,7 +261,13 @@ class Supervisor:
 
 async def _in_turn(turn: asyncio.Lock, work: Callable[[Settled], Coroutine[Any, Any, None]], settled: Settled) -> None:
     async with turn:
-        await work(settled)
+        try:
+            await work(settled)
+        except Exception:
+            # A bug that one replica provokes is said as such: ending the daemon would provoke it again at each start.
+            log.exception("the work on a replica ended by a bug")
+            if not settled.done():
+                settled.set_exception(internal_error())
 
 
 def _condition(type_: str, reason: str, message: str) -> ConditionReport:

@@ -64,6 +64,10 @@ class Watch:
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
             cause = "" if isinstance(error, TimeoutError) else f": {error}"
             trial = Trial(Verdict.SILENT, f"it had no answer within {seconds:.0f} s{cause}")
+        except Exception:
+            # What an engine answers is not ours to choose: it may cost its own trial, and never the daemon.
+            log.exception("a trial of replica %s ended by a bug", self.record.replica_id)
+            trial = Trial(Verdict.UNTRIED, "its answer could not be read")
         if trial.verdict is not Verdict.WORKED:
             log.info("a trial of replica %s: %s: %s", self.record.replica_id, trial.verdict, trial.words)
         return replace(trial, words=shorten(trial.words))
@@ -88,4 +92,34 @@ class Watch:
             return self.engine.numbers(self.record.order, page)
         except ValueError as error:
             log.warning("the numbers of replica %s cannot be read: %s", self.record.replica_id, error)
+        except Exception:
+            log.exception("reading the numbers of replica %s ended by a bug", self.record.replica_id)
+        return None
+
+
+class Trying:
+    """The one trial before an engine counts as running, beside which is still looked whether it lives."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+        self._trial: asyncio.Task[Trial] | None = None
+
+    async def __aenter__(self) -> "Trying":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._trial is not None:
+            self._trial.cancel()
+            await asyncio.gather(self._trial, return_exceptions=True)
+
+    def begin(self, seconds: float) -> None:
+        """Asks, unless an answer is waited for already; the first inference of a model may take minutes."""
+        if self._trial is None:
+            self._trial = asyncio.create_task(self._watch.try_out(seconds))
+
+    def result(self) -> Trial | None:
+        """What came of it. One that broke off without an answer is none, and may begin again."""
+        if self._trial is None or not self._trial.done():
             return None
+        trial, self._trial = self._trial.result(), None
+        return None if trial.verdict is Verdict.SILENT else trial

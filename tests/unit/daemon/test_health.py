@@ -145,6 +145,13 @@ def test_an_engine_that_counts_tokens_is_waited_for_less() -> None:
     assert judge(told(one, filling), POLICY).health is Health.HEALTHY
 
 
+def test_the_time_in_which_nothing_could_be_read_is_no_stillness() -> None:
+    """Such as that of a container which somebody paused, and let go on."""
+    paused = seen(told(*[stuck()] * 2), Reading(20, Answer.NONE, None))
+    woken = seen(paused, Reading(1000, Answer.READY, stuck()))
+    assert (judge(woken, POLICY).health, woken.still_for) == (Health.HEALTHY, 10)
+
+
 def test_numbers_that_cannot_be_read_neither_accuse_nor_acquit() -> None:
     hung = told(*[stuck()] * 4)
     assert judge(seen(hung, Reading(40, Answer.READY, None)), POLICY).health is Health.HUNG

@@ -62,7 +62,7 @@ class DockerLauncher:
 
     @property
     def names(self) -> Sequence[str]:
-        return ("docker",) if self._there else ()
+        return ("docker",) if self._there and self._engines else ()
 
     @property
     def engines(self) -> Mapping[EngineName, Engine]:
@@ -83,6 +83,10 @@ class DockerLauncher:
     def holds(self, folder: Path) -> bool:
         """Whether what runs in `folder`, or ran, is a container."""
         return self._table.find(folder) is not None or docker_logs.has_kept(folder)
+
+    def forget(self, folder: Path) -> None:
+        """From now on what runs in `folder` is no container."""
+        docker_logs.forget(folder)
 
     def outlives(self, folder: Path) -> bool:  # noqa: ARG002 - it is so for all
         return True

@@ -125,3 +125,8 @@ def _result(chosen: list[Line], end: int) -> LogsResult:
 def begin(stamp: str) -> int:
     """The offset of what was written since Docker's StartedAt, which it notes after the engine has begun to write."""
     return max(0, microseconds(stamp) - _NOTED_LATE)
+
+
+def forget(folder: Path) -> None:
+    """What was kept of a container is not what is asked for any more."""
+    (folder / _KEPT).unlink(missing_ok=True)

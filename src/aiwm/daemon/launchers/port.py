@@ -32,10 +32,14 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """An engine that ran. `requested` when it was told to end; `reason` reads after "the engine "."""
+    """An engine that ran. `requested` when it was told to end; `reason` reads after "the engine ".
+
+    `explained` when that is all there is to say: its output holds nothing that would explain it better.
+    """
 
     reason: str
     requested: bool = False
+    explained: bool = False
 
 
 @dataclass(frozen=True, slots=True)

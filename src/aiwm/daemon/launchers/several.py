@@ -49,6 +49,12 @@ class SeveralLaunchers:
         await self._for(plan).provide(plan, tell)
 
     async def start(self, folder: Path, plan: EnginePlan, room: Room = NO_LIMITS) -> Running:
+        # What ran here before may have been of the other kind, and would be taken for what runs now.
+        if plan.image is None:
+            await self._docker.stop(folder, 0)
+            self._docker.forget(folder)
+        else:
+            await self._process.stop(folder, 0)
         return await self._for(plan).start(folder, plan, room)
 
     def status(self, folder: Path) -> Running | Ended | None:
@@ -61,7 +67,8 @@ class SeveralLaunchers:
         return await self._of(folder).ready(folder, probes)
 
     async def stop(self, folder: Path, grace: float) -> None:
-        await self._of(folder).stop(folder, grace)
+        for each in (self._process, self._docker):
+            await each.stop(folder, grace)
 
     async def output(self, folder: Path) -> str:
         return await self._of(folder).output(folder)
