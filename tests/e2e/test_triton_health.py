@@ -150,10 +150,11 @@ async def test_a_model_that_loads_late_says_how_long_that_takes(tmp_path: Path) 
     async with controller() as one, deployed(one, tmp_path, late, policy) as result:
         assert result["status"] == "success", result
         waiting = [each for each in told(one) if each["state"] == "starting"]
-        # Triton does not listen before it has loaded its models.
-        assert {each["health"] for each in waiting} == {"started"}
-        assert waiting[-1]["message"].startswith("started, answers nothing yet, ")
-        assert waiting[-1]["message"].endswith(" of at most 900 s")
+        # Triton does not listen before it has loaded its models; then, for a moment, its trial is waited for.
+        silent = [each["message"] for each in waiting if each["health"] == "started"]
+        assert len(silent) >= 5
+        assert silent[-1].startswith("started, answers nothing yet, ")
+        assert silent[-1].endswith(" of at most 900 s")
 
 
 async def test_a_model_that_does_not_load_within_its_limit_has_failed(tmp_path: Path) -> None:
