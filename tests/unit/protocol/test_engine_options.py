@@ -40,6 +40,14 @@ def places(engine: EngineName, *arguments: str, **variables: str) -> list[str]:
         ("--chat-template={% for m in messages %}{{ m.content }}{% endfor %}",),
         ("--quantization=awq_marlin", "--kv-cache-dtype", "fp8_e5m2", "--cpu-offload-gb", "2.5", "--seed", "-1"),
         ("--tensor-parallel-size=2", "--trust-remote-code"),
+        ("--hf-overrides", '{"architectures": ["Qwen2ForCausalLM"], "note": "Qwen2.5 v1.0"}'),
+        ("--pooler-config", '{"pooling_type": "CLS", "logit_mean": 0.5}', "--limit-mm-per-prompt", '{"image": 2}'),
+        ("--mm-processor-kwargs", '{"min_pixels": 784, "size": {"shortest_edge": 1}}'),
+        ("--override-generation-config", '{"temperature": 0.2, "stop_strings": ["e.g."]}'),
+        ("--default-chat-template-kwargs", '{"enable_thinking": false, "system": "Write to a.b. Be brief..."}'),
+        ("--speculative-config", '{"method": "ngram", "num_speculative_tokens": 4, "prompt_lookup_max": 3}'),
+        ("--speculative-config", '{"method": "suffix", "suffix_decoding_min_token_prob": 0.2}'),
+        ("--speculative-config", '{"method": "deepseek_mtp", "num_speculative_tokens": 1}'),
     ],
 )
 def test_what_tunes_vllm_is_taken(arguments: tuple[str, ...]) -> None:
@@ -84,7 +92,23 @@ HOSTILE_VLLM = [
     "--speculative-config.model=/etc",
     '--speculative-config={"model": "/models/other"}',
     '--speculative-config={"model": "\\u002fetc"}',
+    '--speculative-config={"method": "ngram", "model": ".."}',
+    '--speculative-config={"method": "custom_class", "num_speculative_tokens": 1}',
+    '--speculative-config={"method": "eagle", "num_speculative_tokens": 1}',
+    '--speculative-config={"method": "ngram", "num_speculative_tokens": "4"}',
+    '--speculative-config={"method": "ngram", "draft_load_config": {}}',
+    '--speculative-config={"method": "ngram", "prompt_lookup_max": true}',
+    '--speculative-config={"method": ["ngram"]}',
+    '--speculative-config={"num_speculative_tokens": 1}',
+    "--speculative-config=[]",
     '--hf-overrides={"a": [{"..\\\\x": 1}]}',
+    '--hf-overrides={"auto_map": {"AutoModel": "modeling.Mine"}}',
+    '--hf-overrides={"a.b": 1}',
+    '--hf-overrides={"model": ".."}',
+    '--pooler-config={"activation": "os.system"}',
+    '--mm-processor-kwargs={"backend": "a.b"}',
+    '--override-generation-config={"a": ["."]}',
+    '--default-chat-template-kwargs={"a": "..."}',
     "--hf-overrides=[1]",
     "--hf-overrides={",
     "--chat-template=/etc/passwd",
@@ -271,10 +295,13 @@ def test_whatever_is_given_either_each_piece_is_a_listed_argument_or_it_is_refus
 
 
 @given(st.text(alphabet="ab/\\~\0\u00e9.", max_size=6))
-def test_json_is_taken_only_when_none_of_its_texts_could_be_a_path(text: str) -> None:
+def test_json_is_taken_only_when_none_of_its_texts_could_be_a_path_or_an_imported_name(text: str) -> None:
     for value in ({"a": [{"b": text}]}, {text: 1}):
         found = refused(EngineName.VLLM, f"--hf-overrides={json.dumps(value)}")
-        assert bool(found) == any(mark in text for mark in "/\\~\0")
+        path = any(mark in text for mark in "/\\~\0") or (text != "" and not text.strip("."))
+        dotted = any(f"{one}.{two}" in text for one in "ab\u00e9" for two in "ab\u00e9")
+        assert bool(found) == (path or dotted)
+        assert bool(refused(EngineName.VLLM, f"--default-chat-template-kwargs={json.dumps(value)}")) == path
 
 
 @pytest.mark.parametrize("engine", ALLOWED)
