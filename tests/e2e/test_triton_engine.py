@@ -71,7 +71,7 @@ async def test_a_model_is_served_under_the_deployments_name_and_leaves_nothing_w
             assert one.of("node.register")[0]["data"]["engines"] == [{"name": "triton", "version": "2.51.0"}]
             artifact = one.add_files({"config.pbtxt": CONFIG, "1/model.py": DOUBLER})
             sent = await one.command(
-                "command.deploy", order(artifact, environment_variables={"GREETING": "hello"}).to_wire()
+                "command.deploy", order(artifact, environment_variables={"APP_GREETING": "hello"}).to_wire()
             )
             result = await one.result(sent, seconds=60)
             assert result["status"] == "success", result
@@ -87,7 +87,7 @@ async def test_a_model_is_served_under_the_deployments_name_and_leaves_nothing_w
                 await one.command("command.logs", {"deploymentId": "deploy-1", "replicaId": "replica-1", "tail": 500})
             )
             printed = next(line for line in logs["result"]["text"].splitlines() if line.startswith("environment:"))
-            assert "'GREETING'" in printed
+            assert "'APP_GREETING'" in printed
             assert "TOKEN" not in printed
             assert "AIWM" not in printed
             port = int(endpoint.rpartition(":")[2])

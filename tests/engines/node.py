@@ -34,7 +34,7 @@ class BoxEngine(TinyEngine):
             argv=tuple(order.engine_args) or ("serve",),
             environment={**order.environment_variables, "PORT": str(ports.http)},
             ready=(f"http://{address.local}:{ports.http}/health",),
-            image=order.image or images.BUSYBOX,
+            image=order.image,
             listens=(Listen(ports.http, abroad=True),),
         )
 
@@ -67,7 +67,7 @@ async def box_node(
 async def deploy(one: Controller, *arguments: str, **changes: Any) -> Message:
     """The result of deploying `replica-1`, at the latest node to register."""
     await until(lambda: one.of(channel.NODE_REGISTER))
-    wanted = order(**{"engine": EngineName.CUSTOM, "engine_args": list(arguments), **changes})
+    wanted = order(**{"engine": EngineName.CUSTOM, "engine_args": list(arguments), "image": images.BUSYBOX, **changes})
     return await one.result(await one.command("command.deploy", wanted.to_wire()), 30)
 
 

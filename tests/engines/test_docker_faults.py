@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.daemon_support import TOKEN, Controller, controller, order, until
+from tests.engines import images
 from tests.engines.dockerd import Dockerd
 from tests.engines.node import BoxEngine, box_node, called, deploy, is_running, last, said, served, stop
 
@@ -277,7 +278,7 @@ async def test_a_daemon_killed_while_a_container_starts_leaves_one_engine(
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
     )
     await until(lambda: one.of(channel.NODE_REGISTER), 20)
-    await one.command("command.deploy", order(engine="custom", engine_args=["serve"]).to_wire())
+    await one.command("command.deploy", order(engine="custom", engine_args=["serve"], image=images.BUSYBOX).to_wire())
     await until(lambda: said(one, "starting custom"))
     await asyncio.sleep(moment)
     child.send_signal(signal.SIGKILL)

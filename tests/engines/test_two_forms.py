@@ -43,7 +43,7 @@ async def test_a_container_that_ends_where_the_engine_is_installed_by_now_goes_o
 ) -> None:
     folder, settings = tmp_path / "node/replicas/replica-1", settings_of(one, tmp_path)
     async with running(Daemon(settings, launcher=launcher_of(docker, installed=False), policy=QUICK)):
-        assert (await deploy(one, engine="triton", engine_args=[]))["status"] == "success"
+        assert (await deploy(one, engine="triton", engine_args=[], image=None))["status"] == "success"
     launcher = launcher_of(docker, installed=True)
     one.messages.clear()
     async with running(Daemon(settings, launcher=launcher, policy=QUICK)):
@@ -63,7 +63,7 @@ async def test_with_docker_switched_off_what_runs_there_is_looked_after_until_it
 ) -> None:
     settings = settings_of(one, tmp_path)
     async with running(Daemon(settings, launcher=launcher_of(docker, installed=False), policy=QUICK)):
-        assert (await deploy(one, engine="triton", engine_args=[]))["status"] == "success"
+        assert (await deploy(one, engine="triton", engine_args=[], image=None))["status"] == "success"
     monkeypatch.setenv("DOCKER_HOST", docker.environment["DOCKER_HOST"])
     off = launchers(Settings(data_dir=tmp_path, docker_host="off"), tmp_path / "node", None, lambda _: None)
     one.messages.clear()

@@ -256,11 +256,11 @@ async def test_the_daemons_secrets_stay_out_of_engines(tmp_path: Path, monkeypat
     monkeypatch.setenv("NODE_TOKEN", TOKEN)
     show = "print(sorted(os.environ), flush=True)"
     async with controller() as one, node(one, tmp_path, TinyEngine(show)):
-        await deploy(one, environment_variables={"MINE": "1"})
+        await deploy(one, environment_variables={"APP_MINE": "1"})
         asked = {"deploymentId": "deploy-1", "replicaId": "replica-1"}
         text = (await one.result(await one.command("command.logs", asked)))["result"]["text"]
         assert "'HOME', 'LANG'," in text
-        assert "'MINE'" in text
+        assert "'APP_MINE'" in text
         assert "TOKEN" not in text
 
 

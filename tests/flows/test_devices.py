@@ -14,7 +14,7 @@ from aiwm.daemon.launchers.port import NO_LIMITS, Room, Running
 from aiwm.protocol.node_channel import DeployCommand
 from aiwm.testing.road import ready_model
 from aiwm.testing.simulated import SimulatedTelemetry
-from aiwm.testing.world import World, open_world
+from aiwm.testing.world import World, eventually, open_world
 
 MIB = 81_920
 
@@ -87,6 +87,20 @@ async def test_a_replica_of_two_gpus_has_both_in_every_view(world: World) -> Non
     node: Any = await world.call("GET", f"/api/v1/nodes/{node_id}", expect=200)
     assert [each["deviceId"] for each in node["gpuDevices"]] == ["0", "1"]
     assert [each["uuid"] for each in node["gpuDevices"]] == ["GPU-gpu-1-0", "GPU-gpu-1-1"]
+
+
+async def test_who_asks_later_for_memory_of_a_gpu_gets_one_whatever_the_profile(world: World) -> None:
+    await world.node("gpu-1", NotingLauncher(), TwoGpus())
+    deployment_id = await served(world, await ready_model(world), "first-on-the-cpu", gpuCount=0)
+    path = f"/api/v1/deployments/{deployment_id}"
+    changed = await world.call("PATCH", path, json={"resources": {"gpuMemory": 30_000}}, expect=200)
+    assert changed["hardwareProfile"] == "cpu"
+
+    async def on_one() -> bool:
+        replicas: Any = await world.call("GET", f"{path}/replicas", expect=200)
+        return [each["gpuDeviceIds"] for each in replicas["data"] if each["state"] == "running"] == [["0"]]
+
+    await eventually(on_one, within=30)
 
 
 async def test_two_that_share_a_gpu_both_have_it_in_every_view_and_a_third_has_the_other(world: World) -> None:

@@ -47,7 +47,7 @@ async def refusal(world: World, method: str, path: str, body: dict[str, object])
     [
         ({"engine": "vllm", "engineArgs": ["--seed=1", "--host=0.0.0.0"]}, ["engineArgs[1]"]),
         ({"engine": "triton", "engineArgs": ["--log-file=/x"]}, ["engineArgs[0]"]),
-        ({"environmentVariables": {"LD_PRELOAD": "/x.so", "A": "b"}}, ["environmentVariables.LD_PRELOAD"]),
+        ({"environmentVariables": {"LD_PRELOAD": "/x.so", "APP_A": "b"}}, ["environmentVariables.LD_PRELOAD"]),
         ({"engine": "vllm", "healthPath": "/x", "port": 80}, ["healthPath", "port"]),
         ({"engine": "custom", "engineArgs": ["serve"], "port": 80}, ["port"]),
         ({"engine": "custom"}, ["image"]),

@@ -124,9 +124,11 @@ class Need:
 
     @property
     def gpu_count(self) -> int:
-        """How many devices; what the profile says when no number was given."""
+        """How many devices; without a number one for who wants memory of a GPU, else what the profile says."""
         if self.resources.gpu_count is not None:
             return self.resources.gpu_count
+        if self.resources.gpu_memory:
+            return 1
         return {HardwareProfile.CPU: 0, HardwareProfile.GPU: 1, HardwareProfile.MULTI_GPU: 2}[self.profile]
 
     @property

@@ -3,11 +3,11 @@
 Nothing here says where the engine listens, which files it reads, whose code it loads or who may use it. Pure tables.
 """
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from aiwm.protocol.engine_json import names_no_code, names_no_file, speculates_alone
 from aiwm.protocol.states import EngineName
 
 
@@ -49,23 +49,12 @@ WORD = _matching("one word", r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
 TRUTH = _one_of("true", "false", "1", "0")
 
 
-def _holds_plain_values(value: object) -> bool:
-    if isinstance(value, dict):
-        return all(_holds_plain_values(each) for pair in value.items() for each in pair)
-    if isinstance(value, list):
-        return all(_holds_plain_values(each) for each in value)
-    return not isinstance(value, str) or not re.search(r"[/\\~\x00]", value)
-
-
-def _is_plain_json(text: str) -> bool:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(value, dict) and _holds_plain_values(value)
-
-
-JSON = Kind("a JSON object whose texts name no file", _is_plain_json)
+JSON = Kind("a JSON object whose texts name no file", names_no_file)
+NAMES = Kind("a JSON object whose texts name no file and no module", names_no_code)
+SPECULATION = Kind(
+    "a JSON object of a method without a draft model (ngram, suffix, mtp) and the numbers that docs/engines.md lists",
+    speculates_alone,
+)
 
 _TEMPLATE_FILE = re.compile(r"(?!.*\.\.)[A-Za-z0-9_][\w.-]*(/[\w.-]+)*\.jinja2?", re.ASCII)
 
@@ -164,18 +153,9 @@ VLLM = Allowed(
             ),
             WORD,
         ),
-        **dict.fromkeys(
-            (
-                "--hf-overrides",
-                "--override-generation-config",
-                "--pooler-config",
-                "--limit-mm-per-prompt",
-                "--mm-processor-kwargs",
-                "--speculative-config",
-                "--default-chat-template-kwargs",
-            ),
-            JSON,
-        ),
+        **dict.fromkeys(("--override-generation-config", "--default-chat-template-kwargs"), JSON),
+        **dict.fromkeys(("--hf-overrides", "--pooler-config", "--limit-mm-per-prompt", "--mm-processor-kwargs"), NAMES),
+        "--speculative-config": SPECULATION,
         "--dtype": _one_of("auto", "half", "float16", "bfloat16", "float", "float32"),
         "--runner": _one_of("auto", "generate", "pooling"),
         "--convert": _one_of("auto", "none", "embed", "classify", "reward"),

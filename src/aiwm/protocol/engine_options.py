@@ -1,10 +1,10 @@
 """What a deployment may say to its engine besides its resources: checked where it is asked for, and on the node."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from aiwm.protocol.engine_arguments import ALLOWED, REMOTE_CODE, Allowed
+from aiwm.protocol.engine_variables import objection
 from aiwm.protocol.errors import FieldError, Invalid
 from aiwm.protocol.states import EngineName
 
@@ -39,7 +39,7 @@ def check_options(
     fields += [
         FieldError(field=f"environmentVariables.{name}", message=reason, code="VARIABLE_NOT_ALLOWED")
         for name, value in variables.items()
-        if (reason := _objection(engine, name, value)) is not None
+        if (reason := objection(engine, name, value)) is not None
     ]
     if fields:
         first = fields[0]
@@ -102,33 +102,3 @@ def _why_not(allowed: Allowed, name: str) -> str:
     return (
         f"{shown} is not a deployment's to give: {known or 'it is not among the arguments that docs/engines.md lists'}"
     )
-
-
-# What makes a program load, run or trust something else than what was started, and what AIWM says itself.
-_NEVER = re.compile(
-    r"LD_\w*|PYTHON\w*|PATH|HOME|SHELL|USER|TMPDIR|IFS|ENV|BASH_\w*|SHELLOPTS|BASHOPTS|PS4|GCONV_PATH|LOCPATH|NLSPATH"
-    r"|GLIBC_TUNABLES|RES_OPTIONS|HOSTALIASES|CUDA_(VISIBLE_DEVICES|DEVICE_ORDER|INJECTION\w*|CACHE_PATH)"
-    r"|NVIDIA_\w*|GPU_DEVICE_ORDINAL|(HIP|ROCR)_VISIBLE_DEVICES|DOCKER_\w*|AIWM_\w*|NODE_TOKEN|HOST|PORT|MODEL_DIR"
-    r"|NODE_OPTIONS|PERL5?(LIB|OPT|DB)|RUBY(LIB|OPT)|JAVA_TOOL_OPTIONS|GIT_\w*|SSL(_CERT_\w+|KEYLOGFILE)"
-)
-# Of the language stack around vLLM and Triton: other files, other programs, other hosts, other people.
-_NOT_OF_ENGINES = re.compile(
-    r"CC|CXX|CUDA_HOME|NVCC\w*|NCCL_(\w*(PLUGIN|FILE)\w*|COMM_ID)|OMP_TOOL\w*|TORCH_(EXTENSIONS_DIR|LOGS_OUT)|TORCHINDUCTOR_\w+"
-    r"|TRITON_\w+|HF_\w+|HUGGING\w+|TRANSFORMERS_\w+|XDG_\w+|RAY_\w+|OTEL_\w+|MASTER_(ADDR|PORT)|DO_NOT_TRACK"
-)
-# Everything of vLLM's own but what tunes how it computes.
-_OF_VLLM = re.compile(
-    r"VLLM_(CPU_KVCACHE_SPACE|CPU_OMP_THREADS_BIND|CPU_NUM_OF_RESERVED_CPU|LOGGING_LEVEL|ATTENTION_BACKEND"
-    r"|FLASH_ATTN_VERSION|ALLOW_LONG_MAX_MODEL_LEN|ENGINE_ITERATION_TIMEOUT_S|SLEEP_WHEN_IDLE"
-    r"|USE_(?!MODELSCOPE|RUST|PRECOMPILED)\w+|ENABLE_V1_MULTIPROCESSING)"
-)
-
-
-def _objection(engine: EngineName, name: str, value: str) -> str | None:
-    if "\0" in value:
-        return "holds a NUL character"
-    refused = _NEVER.fullmatch(name) is not None
-    if engine in ALLOWED:
-        refused = refused or _NOT_OF_ENGINES.fullmatch(name) is not None
-        refused = refused or (name.startswith("VLLM_") and _OF_VLLM.fullmatch(name) is None)
-    return f"{name} is not a deployment's to set; docs/engines.md says which are not" if refused else None

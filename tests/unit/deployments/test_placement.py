@@ -122,12 +122,26 @@ def test_on_the_cpu_no_part_of_a_gpu_is_taken() -> None:
     assert placed(fleet, shared(8_000, gpu_count=0)) == ("node-1", ())
 
 
+@pytest.mark.parametrize("profile", HardwareProfile)
+def test_memory_of_a_gpu_without_a_number_is_of_one_whatever_the_profile(profile: HardwareProfile) -> None:
+    asks = Resources(gpu_memory=8_000)
+    assert placed(a_fleet(a_node(gpus=3)), a_wish(resources=asks, hardware_profile=profile)) == ("node-1", ("0",))
+
+
 def test_an_image_goes_to_a_node_that_runs_containers() -> None:
     bare, able = a_node("node-1"), a_node("node-2", launchers=frozenset({"docker"}), engines=frozenset())
     wish = a_wish(image="registry.local/triton:1")
     assert placed(a_fleet(bare, able), wish) == ("node-2", ("0",))
     _, rejected = place(need_of(wish), a_fleet(bare))
     assert [each.reason for each in rejected] == ["it runs no containers, which an image needs"]
+
+
+def test_a_custom_engine_in_an_image_asks_for_containers_and_a_command_for_the_operators_leave() -> None:
+    containers = a_node("node-1", launchers=frozenset({"docker"}), engines=frozenset({"triton"}))
+    commands = a_node("node-2", launchers=frozenset({"process"}), engines=frozenset({"custom"}))
+    fleet = a_fleet(containers, commands)
+    assert placed(fleet, a_wish(engine=EngineName.CUSTOM, image="mine:1")) == ("node-1", ("0",))
+    assert placed(fleet, a_wish(engine=EngineName.CUSTOM, engine_args=["serve"])) == ("node-2", ("0",))
 
 
 @pytest.mark.parametrize(

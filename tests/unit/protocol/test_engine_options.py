@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from aiwm.protocol.engine_arguments import ALLOWED, TRITON, VLLM
 from aiwm.protocol.engine_options import Option, check_options, options, wants_remote_code
+from aiwm.protocol.engine_variables import OWN, TUNING, TUNING_FAMILIES
 from aiwm.protocol.errors import FieldError, Invalid
 from aiwm.protocol.states import EngineName
 
@@ -39,6 +40,14 @@ def places(engine: EngineName, *arguments: str, **variables: str) -> list[str]:
         ("--chat-template={% for m in messages %}{{ m.content }}{% endfor %}",),
         ("--quantization=awq_marlin", "--kv-cache-dtype", "fp8_e5m2", "--cpu-offload-gb", "2.5", "--seed", "-1"),
         ("--tensor-parallel-size=2", "--trust-remote-code"),
+        ("--hf-overrides", '{"architectures": ["Qwen2ForCausalLM"], "note": "Qwen2.5 v1.0"}'),
+        ("--pooler-config", '{"pooling_type": "CLS", "logit_mean": 0.5}', "--limit-mm-per-prompt", '{"image": 2}'),
+        ("--mm-processor-kwargs", '{"min_pixels": 784, "size": {"shortest_edge": 1}}'),
+        ("--override-generation-config", '{"temperature": 0.2, "stop_strings": ["e.g."]}'),
+        ("--default-chat-template-kwargs", '{"enable_thinking": false, "system": "Write to a.b. Be brief..."}'),
+        ("--speculative-config", '{"method": "ngram", "num_speculative_tokens": 4, "prompt_lookup_max": 3}'),
+        ("--speculative-config", '{"method": "suffix", "suffix_decoding_min_token_prob": 0.2}'),
+        ("--speculative-config", '{"method": "deepseek_mtp", "num_speculative_tokens": 1}'),
     ],
 )
 def test_what_tunes_vllm_is_taken(arguments: tuple[str, ...]) -> None:
@@ -83,7 +92,23 @@ HOSTILE_VLLM = [
     "--speculative-config.model=/etc",
     '--speculative-config={"model": "/models/other"}',
     '--speculative-config={"model": "\\u002fetc"}',
+    '--speculative-config={"method": "ngram", "model": ".."}',
+    '--speculative-config={"method": "custom_class", "num_speculative_tokens": 1}',
+    '--speculative-config={"method": "eagle", "num_speculative_tokens": 1}',
+    '--speculative-config={"method": "ngram", "num_speculative_tokens": "4"}',
+    '--speculative-config={"method": "ngram", "draft_load_config": {}}',
+    '--speculative-config={"method": "ngram", "prompt_lookup_max": true}',
+    '--speculative-config={"method": ["ngram"]}',
+    '--speculative-config={"num_speculative_tokens": 1}',
+    "--speculative-config=[]",
     '--hf-overrides={"a": [{"..\\\\x": 1}]}',
+    '--hf-overrides={"auto_map": {"AutoModel": "modeling.Mine"}}',
+    '--hf-overrides={"a.b": 1}',
+    '--hf-overrides={"model": ".."}',
+    '--pooler-config={"activation": "os.system"}',
+    '--mm-processor-kwargs={"backend": "a.b"}',
+    '--override-generation-config={"a": ["."]}',
+    '--default-chat-template-kwargs={"a": "..."}',
     "--hf-overrides=[1]",
     "--hf-overrides={",
     "--chat-template=/etc/passwd",
@@ -162,6 +187,8 @@ def test_a_refusal_says_why_and_what_to_do() -> None:
         *("LD_PRELOAD", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONSTARTUP", "PATH", "HOME", "IFS", "ENV", "BASH_ENV"),
         *("GLIBC_TUNABLES", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "AIWM_NODE_TOKEN", "NODE_TOKEN"),
         *("DOCKER_HOST", "HOST", "PORT", "MODEL_DIR", "SSL_CERT_FILE", "CUDA_INJECTION64_PATH"),
+        *("OPENSSL_CONF", "OPENSSL_MODULES", "UCX_MODULE_DIR", "CUDACXX", "TORCH_LOGS_OUT", "MALLOC_TRACE"),
+        *("PROMETHEUS_MULTIPROC_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "HTTPS_PROXY", "all_proxy"),
     ],
 )
 def test_no_engine_is_given_variables_that_load_or_trust_something_else(name: str) -> None:
@@ -175,17 +202,52 @@ def test_no_engine_is_given_variables_that_load_or_trust_something_else(name: st
         *("VLLM_PLUGINS", "VLLM_ALLOW_RUNTIME_LORA_UPDATING", "VLLM_API_KEY", "VLLM_LOGGING_CONFIG_PATH"),
         *("VLLM_SERVER_DEV_MODE", "VLLM_USE_MODELSCOPE", "VLLM_HOST_IP", "HF_HUB_OFFLINE", "HF_TOKEN", "CC"),
         *("NCCL_NET_PLUGIN", "NCCL_TOPO_FILE", "TRITON_PTXAS_PATH", "TORCHINDUCTOR_CACHE_DIR", "XDG_CACHE_HOME"),
+        *("NCCL_DEBUG_FILE", "NCCL_COMM_ID", "TORCH_NCCL_DEBUG_INFO_TEMP_FILE", "GREETING", "app_x", "APPX", "MODELS"),
+        *("VLLM_USE_RUST_FRONTEND", "VLLM_USE_PRECOMPILED", "LOCPATH", "OMP_TOOL_LIBRARIES", "A"),
     ],
 )
-def test_what_would_make_vllm_load_call_or_open_something_else_is_refused(name: str) -> None:
-    assert places(EngineName.VLLM, **{name: "x"}) == [f"environmentVariables.{name}"]
+def test_vllm_and_triton_take_no_variable_that_is_not_listed(name: str) -> None:
+    for engine in (EngineName.VLLM, EngineName.TRITON):
+        (found,) = refused(engine, **{name: "x"})
+        assert (found.field, found.code) == (f"environmentVariables.{name}", "VARIABLE_NOT_ALLOWED")
+
+
+@given(st.text(alphabet="ABDELMOPRT_", min_size=1, max_size=10), st.sampled_from(list(ALLOWED)))
+def test_a_variable_is_listed_or_the_models_own_or_refused(name: str, engine: EngineName) -> None:
+    own = name.startswith(("APP_", "MODEL_")) and name != "MODEL_DIR"
+    assert places(engine, **{name: "/x"}) == ([] if own else [f"environmentVariables.{name}"])
 
 
 def test_a_deployments_own_variables_and_those_that_tune_are_taken() -> None:
-    plain = {"GREETING": "hello", "OMP_NUM_THREADS": "4", "NCCL_DEBUG": "INFO", "HTTP_PROXY": "http://proxy:1"}
-    assert refused(EngineName.VLLM, **plain, VLLM_CPU_KVCACHE_SPACE="8", VLLM_LOGGING_LEVEL="DEBUG") == []
-    assert refused(EngineName.CUSTOM, **plain, HF_HOME="/tmp", VLLM_PLUGINS="mine", DATA_DIR="/data") == []
-    assert places(EngineName.CUSTOM, GREETING="a\0b") == ["environmentVariables.GREETING"]
+    plain = {"APP_GREETING": "/any ~thing", "MODEL_LABELS": "a", "OMP_NUM_THREADS": "4", "NCCL_DEBUG": "INFO"}
+    tuned = {"VLLM_CPU_KVCACHE_SPACE": "8", "VLLM_USE_DEEP_GEMM": "0", "LC_ALL": "de_DE.UTF-8", "TZ": "Europe/Berlin"}
+    for engine in EngineName:
+        assert refused(engine, **plain, **tuned, TORCH_NCCL_BLOCKING_WAIT="1") == []
+    assert refused(EngineName.CUSTOM, HF_HOME="/tmp", VLLM_PLUGINS="mine", DATA_DIR="/data", GREETING="hello") == []
+    for engine in EngineName:
+        assert places(engine, APP_GREETING="a\0b") == ["environmentVariables.APP_GREETING"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("PYTORCH_CUDA_ALLOC_CONF", "backend:/x.so"), ("LANG", "../x"), ("NCCL_SOCKET_IFNAME", "~x")),
+        *(("TZ", ":/etc/shadow"), ("TZ", "/etc/x"), ("TZ", "../x"), ("TZ", "a/../b"), ("VLLM_USE_X", "a\\b")),
+    ],
+)
+def test_what_tunes_names_no_file(name: str, value: str) -> None:
+    assert places(EngineName.VLLM, **{name: value}) == [f"environmentVariables.{name}"]
+
+
+def test_a_refused_variable_says_how_to_name_a_models_own() -> None:
+    (found,) = refused(EngineName.TRITON, GREETING="hello")
+    assert "variables of a model's own begin with APP_ or MODEL_" in found.message
+
+
+def test_the_docs_list_exactly_the_variables_that_are_taken() -> None:
+    table = DOCS.read_text().partition("| what | variables |")[2].partition("\n\n")[0]
+    taken = re.findall(r"`([A-Z_]\w+\*?)`", re.sub(r"\(not [^)]*\)", "", table))
+    assert sorted(taken) == sorted([*TUNING, *(f"{each}*" for each in (*OWN, *TUNING_FAMILIES))])
 
 
 def test_a_custom_engine_is_told_anything_but_what_no_program_can_be_told() -> None:
@@ -233,10 +295,13 @@ def test_whatever_is_given_either_each_piece_is_a_listed_argument_or_it_is_refus
 
 
 @given(st.text(alphabet="ab/\\~\0\u00e9.", max_size=6))
-def test_json_is_taken_only_when_none_of_its_texts_could_be_a_path(text: str) -> None:
+def test_json_is_taken_only_when_none_of_its_texts_could_be_a_path_or_an_imported_name(text: str) -> None:
     for value in ({"a": [{"b": text}]}, {text: 1}):
         found = refused(EngineName.VLLM, f"--hf-overrides={json.dumps(value)}")
-        assert bool(found) == any(mark in text for mark in "/\\~\0")
+        path = any(mark in text for mark in "/\\~\0") or (text != "" and not text.strip("."))
+        dotted = any(f"{one}.{two}" in text for one in "ab\u00e9" for two in "ab\u00e9")
+        assert bool(found) == (path or dotted)
+        assert bool(refused(EngineName.VLLM, f"--default-chat-template-kwargs={json.dumps(value)}")) == path
 
 
 @pytest.mark.parametrize("engine", ALLOWED)

@@ -27,9 +27,15 @@ class SeveralLaunchers:
 
     @property
     def engines(self) -> Mapping[EngineName, Engine]:
-        return {**self._docker.engines, **self._process.engines}
+        found = {**self._docker.engines, **self._process.engines}
+        if EngineName.CUSTOM not in self._process.engines:
+            found.pop(EngineName.CUSTOM, None)
+        return found
 
     def engine(self, order: DeployCommand) -> Engine | None:
+        if order.engine is EngineName.CUSTOM and not order.image:
+            # It has no usual image: what is not a container is a command, which this machine runs or does not.
+            return self._process.engine(order)
         return self._process.engine(order) or self._docker.engine(order)
 
     def check(self, order: DeployCommand) -> None:
