@@ -1,10 +1,10 @@
 """vLLM: one server per replica, with that replica's model and its adapters under the deployment's name."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
-import aiohttp
-
+from aiwm.daemon import asking
 from aiwm.daemon.engines import vllm_arguments as arguments
 from aiwm.daemon.engines import vllm_errors, vllm_numbers
 from aiwm.daemon.engines.base import EVERYWHERE, Address, EnginePlan, Listen, Ports, Trial, Verdict
@@ -120,8 +120,10 @@ class VllmEngine:
             path, body = "/v1/embeddings", {**body, "input": "a"}
         else:
             path, body = "/v1/completions", {**body, "prompt": "a", "max_tokens": 1}
-        async with aiohttp.ClientSession(base) as session, session.post(path, json=body) as answer:
-            return judge_trial(answer.status, await answer.text(errors="replace"))
+        headers = {"Content-Type": "application/json"}
+        async with asking.session(base) as session:
+            answer = await asking.post(session, path, json.dumps(body).encode(), headers)
+        return judge_trial(answer.status, answer.text)
 
     def numbers(self, order: DeployCommand, page: str) -> EngineNumbers:  # noqa: ARG002 - it serves one model
         return vllm_numbers.read(page)
