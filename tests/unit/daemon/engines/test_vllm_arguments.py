@@ -127,11 +127,26 @@ def test_a_chat_template_among_the_models_files_is_found_and_no_other(tmp_path: 
     artifact = model_of(tmp_path / "m", config_dot_json=CONFIG, templates__chat_dot_jinja="{{ x }}")
     argv = plan(artifact, engine_args=["--chat-template", "templates/chat.jinja"]).argv
     assert f"--chat-template={artifact}/templates/chat.jinja" in argv
-    assert "--chat-template={{ x }}" in plan(artifact, engine_args=["--chat-template={{ x }}"]).argv
     (artifact / "link.jinja").symlink_to(tmp_path / "outside.jinja")
     for name in ("missing.jinja", "link.jinja"):
         with pytest.raises(Invalid, match="not among the model's files"):
             plan(artifact, engine_args=[f"--chat-template={name}"])
+
+
+@pytest.mark.parametrize(
+    "text", ["{{ x }}", "{{/../../secret", "{# né #}{{ x }}\n", "{{ x }}/../../secret", "{% set x = '\ud800' %}"]
+)
+def test_a_chat_templates_text_is_given_to_vllm_as_a_file_of_the_replicas_own(tmp_path: Path, text: str) -> None:
+    artifact, workspace = model_of(tmp_path / "m"), tmp_path / "workspace"
+    workspace.mkdir()
+    made = VllmEngine(None, image="vllm")
+    order = vllm_order(engine_args=[f"--chat-template={text}"])
+    argv = made.prepare(order, artifact, workspace, Ports(8000, 1, 2), Address()).argv
+    assert [each for each in argv if each.startswith("--chat-template")] == [
+        f"--chat-template={workspace}/chat_template.jinja"
+    ]
+    with (workspace / "chat_template.jinja").open(newline="", encoding="utf-8") as file:
+        assert file.read() == text.replace("\ud800", "?")
 
 
 def test_what_the_deployment_says_itself_is_not_said_twice(tmp_path: Path) -> None:
