@@ -104,7 +104,7 @@ class VllmEngine:
         return None if version is None else version_numbers(version)
 
     def _share(self, order: DeployCommand) -> float:
-        asked = order.resources.gpu_memory
+        asked = order.resources.gpu_memory or None
         totals = [self._gpu_memory(each) for each in order.gpu_device_ids] if asked is not None else []
         known = [each for each in totals if each]
         if len(known) < len(totals):

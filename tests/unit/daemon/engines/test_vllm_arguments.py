@@ -36,15 +36,26 @@ def test_what_heads_do_not_divide_by_takes_layers_in_turn(gpus: int, heads: int,
 
 @given(st.integers(1, 2**20), st.lists(st.integers(1024, 2**20), min_size=1, max_size=8))
 def test_no_gpu_is_taken_more_of_than_was_asked(asked: int, totals: list[int]) -> None:
-    share = memory_share(asked, totals)
-    assert 0.01 <= share <= 0.95
-    assert share == 0.01 or all(share * total <= asked + 1e-6 for total in totals)
+    try:
+        share = memory_share(asked, totals)
+    except Invalid:
+        assert asked * 100 < max(totals)
+    else:
+        assert 0.01 <= share <= 0.95
+        assert all(share * total <= asked + 1e-6 for total in totals)
+
+
+def test_too_little_of_a_gpu_is_refused_with_how_much_would_do() -> None:
+    with pytest.raises(Invalid, match=r"815 MiB are less than 1 % of a GPU of 81559 MiB; .* 816 or more") as refused:
+        memory_share(815, [81_559, 40_000])
+    assert refused.value.code == "COMMAND_INVALID"
+    assert memory_share(816, [81_559, 40_000]) == 0.01
 
 
 @given(st.lists(st.integers(1, 81_559), min_size=1, max_size=20))
 def test_what_fits_beside_each_other_still_fits_as_shares(asked: list[int]) -> None:
     total = 81_559
-    if sum(asked) <= total * 0.95 and min(asked) > total * 0.01:
+    if sum(asked) <= total * 0.95 and min(asked) >= total * 0.01:
         assert sum(memory_share(each, [total]) for each in asked) <= 0.95
 
 
@@ -162,6 +173,13 @@ def test_memory_of_a_gpu_whose_size_is_not_known_cannot_be_shared(tmp_path: Path
     with pytest.raises(Unavailable, match="how much memory they have is not known") as refused:
         plan(model_of(tmp_path), unknowing, **changes)
     assert refused.value.code == "GPU_NOT_AVAILABLE"
+
+
+def test_no_memory_of_a_gpu_is_as_if_none_was_named(tmp_path: Path) -> None:
+    artifact, resources = model_of(tmp_path), {"gpuMemory": 0}
+    for engine in (None, VllmEngine(None, image="vllm")):
+        argv = plan(artifact, engine, gpu_device_ids=["0"], resources=resources).argv
+        assert "--gpu-memory-utilization=0.9" in argv
 
 
 def test_an_order_with_an_image_runs_there_also_where_vllm_is_installed(tmp_path: Path) -> None:
