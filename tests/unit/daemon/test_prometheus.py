@@ -1,6 +1,7 @@
 """Numbers are read as Prometheus's own library writes them."""
 
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,21 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
+from aiwm.daemon.engines import vllm_numbers
 from aiwm.daemon.engines.prometheus import samples
+from aiwm.daemon.engines.triton_numbers import read_numbers
+from aiwm.protocol.node_channel import EngineNumbers
 
 PAGES = Path(__file__).parents[3] / "bench/pages"
 NAMES = ("a", "ab", "a:b", "other_total")
 VALUES = st.one_of(st.floats(), st.integers(-(2**60), 2**60).map(float))
+ENGINES_NAMES = sorted(
+    {
+        name
+        for page in PAGES.glob("*.prom")
+        for name in re.findall(r"^((?:vllm:|nv_)\w+)", page.read_text(), re.MULTILINE)
+    }
+)
 ROWS = st.lists(st.tuples(st.sampled_from(NAMES), st.text(), st.text(), VALUES), max_size=12)
 
 
@@ -42,7 +53,7 @@ def test_samples_of_a_name_are_added_up(rows: list[tuple[str, str, str, float]],
     for name, _, _, value in rows:
         if name in names and math.isfinite(value):
             expected[name] = expected.get(name, 0.0) + value
-    assert samples(page_of(rows), names) == expected
+    assert samples(page_of(rows), names) == {name: total for name, total in expected.items() if math.isfinite(total)}
 
 
 @given(ROWS.filter(bool), st.data())
@@ -52,13 +63,37 @@ def test_only_samples_with_the_labels_asked_for_count(
     name, one, two, _ = data.draw(st.sampled_from(rows))
     expected = [value for each, a, b, value in rows if (each, a, b) == (name, one, two) and math.isfinite(value)]
     found = samples(page_of(rows), [name], {"one": one, "two": two})
-    assert found == ({name: sum(expected)} if expected else {})
+    assert found == ({name: sum(expected)} if expected and math.isfinite(sum(expected)) else {})
 
 
 @given(st.text())
 def test_no_page_is_too_broken(page: str) -> None:
     assert samples(page, ["a"]).keys() <= {"a"}
     assert "a" in samples(f'a{{x="1"}} 2\na {page}\na{{{page}\n', ["a"], {"x": "1"})
+
+
+def test_a_sum_that_is_not_finite_is_left_out() -> None:
+    assert samples('a{x="1"} 1e308\na{x="2"} 1e308\nab 1\n', ["a", "ab"]) == {"ab": 1}
+
+
+WRITTEN = st.one_of(st.floats().map(str), st.sampled_from(["1e308", "-1", "9007199254740993", "1e300"]), st.text())
+
+
+@given(st.lists(st.tuples(st.sampled_from(ENGINES_NAMES), WRITTEN)))
+def test_whatever_a_page_says_is_either_a_number_the_protocol_carries_or_none(lines: list[tuple[str, str]]) -> None:
+    page = "".join(f'{name}{{model="m",finished_reason="error"}} {value}\n' for name, value in lines)
+    for read in (vllm_numbers.read(page), read_numbers(page, "m")):
+        assert all(value is None or 0 <= value <= 2**53 for _, value in read)
+
+
+@pytest.mark.parametrize(("value", "told"), [("9007199254740992", 2**53), ("1e300", None), ("-1", None), ("3.0", 3)])
+def test_a_number_out_of_bounds_leaves_the_others_as_they_are(value: str, told: int | None) -> None:
+    page = f"vllm:prompt_tokens_total {value}\nvllm:num_requests_running 1\n"
+    assert vllm_numbers.read(page) == EngineNumbers(prompt_tokens=told, running=1)
+    page = f'nv_inference_request_success{{model="m"}} {value}\nnv_inference_pending_request_count 1\n'
+    assert read_numbers(page, "m") == EngineNumbers(
+        requests=told, failures=0, request_count=None, request_seconds=None, queued=1
+    )
 
 
 def test_a_moment_behind_a_value_is_not_the_value() -> None:

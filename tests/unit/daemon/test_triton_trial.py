@@ -72,7 +72,11 @@ def test_an_ordinary_model_can_be_tried() -> None:
 
 @pytest.mark.parametrize(
     ("kind", "shape", "why"),
-    [("FP32", [4096, 4096], "larger than 64 MiB"), ("COMPLEX", [1], "of type COMPLEX")],
+    [
+        ("FP32", [4096, 4096], "larger than 64 MiB"),
+        ("COMPLEX", [1], "of type COMPLEX"),
+        ("FP32", [1] * 64, "more than 64 dimensions"),
+    ],
 )
 def test_inputs_too_large_or_of_an_unknown_type_are_not_made_up(kind: str, shape: list[int], why: str) -> None:
     with pytest.raises(CannotTryError, match=why):

@@ -7,12 +7,14 @@ from collections.abc import Collection, Mapping
 
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 _ESCAPED = re.compile(r"\\(.)")
+# The most that the protocol carries: beyond it JSON's readers lose digits.
+_MOST = 2**53
 
 
 def samples(page: str, names: Collection[str], labels: Mapping[str, str] | None = None) -> dict[str, float]:
     """Of each of `names` on the page the sum of its samples, or of those that have `labels`.
 
-    Values that are not finite are left out, and so is what cannot be read.
+    Values and sums that are not finite are left out, and so is what cannot be read.
     """
     wanted, starts = frozenset(names), tuple(names)
     found: defaultdict[str, float] = defaultdict(float)
@@ -26,7 +28,17 @@ def samples(page: str, names: Collection[str], labels: Mapping[str, str] | None 
         value = _value(tail if brace else line[len(name) :])
         if value is not None:
             found[name] += value
-    return dict(found)
+    return {name: total for name, total in found.items() if math.isfinite(total)}
+
+
+def count(value: float | None) -> int | None:
+    """`value` as a number of things; None where it is none that can be told of, or there is none."""
+    return None if value is None or not 0 <= value <= _MOST else int(value)
+
+
+def seconds(value: float | None) -> float | None:
+    """`value` as a length of time; None where it is none that can be told of, or there is none."""
+    return None if value is None or not 0 <= value <= _MOST else round(value, 3)
 
 
 def _has(told: str, labels: Mapping[str, str]) -> bool:

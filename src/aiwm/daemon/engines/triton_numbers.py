@@ -1,6 +1,6 @@
 """What Triton counts, under the names common to all engines."""
 
-from aiwm.daemon.engines.prometheus import samples
+from aiwm.daemon.engines.prometheus import count, samples, seconds
 from aiwm.protocol.node_channel import EngineNumbers
 
 _ANSWERED = "nv_inference_request_success"
@@ -16,19 +16,17 @@ def read_numbers(page: str, model: str) -> EngineNumbers:
     How many requests are being worked on Triton does not tell.
     """
     own = samples(page, (_ANSWERED, _FAILED, _DURATION), {"model": model})
-    queued = samples(page, (_PENDING,)).get(_PENDING)
+    pending = samples(page, (_PENDING,)).get(_PENDING)
+    # A gauge that is counted up and down at once may be below nothing for a moment.
+    queued = None if pending is None else count(max(pending, 0.0))
     if _ANSWERED not in own:
-        return EngineNumbers(queued=_whole(queued))
-    answered, failed = int(own[_ANSWERED]), int(own.get(_FAILED, 0))
+        return EngineNumbers(queued=queued)
+    answered, failed = own[_ANSWERED], own.get(_FAILED, 0.0)
     duration = own.get(_DURATION)
     return EngineNumbers(
-        requests=answered + failed,
-        failures=failed,
-        queued=_whole(queued),
-        request_seconds=None if duration is None else round(duration / _MICROSECONDS, 3),
-        request_count=None if duration is None else answered,
+        requests=count(answered + failed),
+        failures=count(failed),
+        queued=queued,
+        request_seconds=None if duration is None else seconds(duration / _MICROSECONDS),
+        request_count=None if duration is None else count(answered),
     )
-
-
-def _whole(value: float | None) -> int | None:
-    return None if value is None else max(int(value), 0)

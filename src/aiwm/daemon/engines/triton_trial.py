@@ -7,10 +7,12 @@ from urllib.parse import quote
 
 import aiohttp
 
+from aiwm.daemon import asking
 from aiwm.daemon.engines.base import Trial, Verdict
 
 _MOST_BYTES = 64 * 2**20
-_MOST_WORDS = 2**16
+_MOST_TOLD = 4 * 2**20
+_MOST_DIMENSIONS = 64
 # What one element of zeros weighs in Triton's binary form; a text's is its length, 0.
 _ELEMENT_BYTES = {"BOOL": 1, "INT8": 1, "UINT8": 1, "INT16": 2, "UINT16": 2, "FP16": 2, "BF16": 2, "INT32": 4}
 _ELEMENT_BYTES |= {"UINT32": 4, "FP32": 4, "BYTES": 4, "INT64": 8, "UINT64": 8, "FP64": 8}
@@ -23,7 +25,7 @@ class CannotTryError(Exception):
 
 async def try_model(base: str, name: str) -> Trial:
     """Asks the model for an answer to zeros and empty texts. Raises `aiohttp.ClientError` where nothing answers."""
-    async with aiohttp.ClientSession(base) as session:
+    async with asking.session(base) as session:
         try:
             config = await _told(session, f"{_path(name)}/config")
             for each in [config, *[await _told(session, f"{_path(step)}/config") for step in _steps(config)]]:
@@ -31,13 +33,11 @@ async def try_model(base: str, name: str) -> Trial:
             body, length = request_of(await _told(session, _path(name)), optional_inputs(config))
         except CannotTryError as reason:
             return Trial(Verdict.UNTRIED, str(reason))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             return Trial(Verdict.UNTRIED, f"what Triton says of the model cannot be read: {error!r}")
         headers = {_HEADER: str(length), "Content-Type": "application/octet-stream"}
-        async with session.post(f"{_path(name)}/infer", data=body, headers=headers) as answer:
-            if answer.status == 200:
-                return Trial(Verdict.WORKED)
-            return Trial(Verdict.DOUBTED, _words((await answer.content.read(_MOST_WORDS)).decode(errors="replace")))
+        answer = await asking.post(session, f"{_path(name)}/infer", body, headers)
+        return Trial(Verdict.WORKED) if answer.status == 200 else Trial(Verdict.DOUBTED, _words(answer.text))
 
 
 def check(config: dict[str, Any]) -> None:
@@ -68,6 +68,8 @@ def request_of(metadata: dict[str, Any], left_out: set[str]) -> tuple[bytes, int
         if each["name"] in left_out:
             continue
         shape = [1 if size < 0 else size for size in each["shape"]]
+        if len(shape) > _MOST_DIMENSIONS:
+            raise CannotTryError(f"input {each['name']} has more than {_MOST_DIMENSIONS} dimensions")
         if each["datatype"] not in _ELEMENT_BYTES:
             raise CannotTryError(f"input {each['name']} is of type {each['datatype']}")
         size = math.prod(shape) * _ELEMENT_BYTES[each["datatype"]]
@@ -89,8 +91,10 @@ def _path(name: str) -> str:
 
 
 async def _told(session: aiohttp.ClientSession, path: str) -> dict[str, Any]:
-    async with session.get(path) as answer:
-        told = await answer.json(content_type=None) if answer.status == 200 else None
+    answer = await asking.get(session, path, _MOST_TOLD)
+    if not answer.whole:
+        raise CannotTryError(f"Triton answered with more than {_MOST_TOLD // 2**20} MiB to what the model takes")
+    told = json.loads(answer.text) if answer.status == 200 else None
     if not isinstance(told, dict):
         raise CannotTryError(f"Triton answered {answer.status} to what the model takes")
     return told
@@ -100,6 +104,6 @@ def _words(text: str) -> str:
     """Triton's own sentence; what follows its first line is a traceback."""
     try:
         said = str(json.loads(text)["error"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         said = text
     return said.strip().partition("\n")[0] or "an error without words"

@@ -1,10 +1,10 @@
 """vLLM: one server per replica, with that replica's model and its adapters under the deployment's name."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
-import aiohttp
-
+from aiwm.daemon import asking
 from aiwm.daemon.engines import vllm_arguments as arguments
 from aiwm.daemon.engines import vllm_errors, vllm_numbers
 from aiwm.daemon.engines.base import EVERYWHERE, Address, EnginePlan, Listen, Ports, Trial, Verdict
@@ -21,6 +21,7 @@ GpuMemory = Callable[[str], int | None]
 """How much memory the GPU of that name has in all, in MiB."""
 
 _COMMAND = "vllm"
+_TEMPLATE = "chat_template.jinja"
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _NOT_SERVED = (404, 405, 501)
 
@@ -49,7 +50,7 @@ class VllmEngine:
         self,
         order: DeployCommand,
         artifact: Path,
-        workspace: Path,  # noqa: ARG002 - all it reads is the model's
+        workspace: Path,
         ports: Ports,
         address: Address,
     ) -> EnginePlan:
@@ -71,7 +72,7 @@ class VllmEngine:
             *arguments.of_gpus(len(gpus), model.heads, self._share(order), given),
             *arguments.of_task(order.artifact.task_type, None if image else self._numbers_of_version(), given),
             *arguments.of_adapters(model.adapters, served, given),
-            *(_placed(each, artifact, model).text for each in given),
+            *(_placed(each, artifact, model, workspace).text for each in given),
         ]
         variables = arguments.environment(order.environment_variables, gpus=len(gpus), ram=order.resources.ram)
         local = f"http://{address.local}:{ports.http}"
@@ -103,7 +104,7 @@ class VllmEngine:
         return None if version is None else version_numbers(version)
 
     def _share(self, order: DeployCommand) -> float:
-        asked = order.resources.gpu_memory
+        asked = order.resources.gpu_memory or None
         totals = [self._gpu_memory(each) for each in order.gpu_device_ids] if asked is not None else []
         known = [each for each in totals if each]
         if len(known) < len(totals):
@@ -120,8 +121,10 @@ class VllmEngine:
             path, body = "/v1/embeddings", {**body, "input": "a"}
         else:
             path, body = "/v1/completions", {**body, "prompt": "a", "max_tokens": 1}
-        async with aiohttp.ClientSession(base) as session, session.post(path, json=body) as answer:
-            return judge_trial(answer.status, await answer.text(errors="replace"))
+        headers = {"Content-Type": "application/json"}
+        async with asking.session(base) as session:
+            answer = await asking.post(session, path, json.dumps(body).encode(), headers)
+        return judge_trial(answer.status, answer.text)
 
     def numbers(self, order: DeployCommand, page: str) -> EngineNumbers:  # noqa: ARG002 - it serves one model
         return vllm_numbers.read(page)
@@ -144,10 +147,17 @@ def judge_trial(status: int, text: str) -> Trial:
     return Trial(Verdict.FAILED, f"it answered {status}: {words}")
 
 
-def _placed(option: Option, artifact: Path, model: ModelFiles) -> Option:
-    """A chat template that is one of the model's files, under its whole path."""
-    if option.name != CHAT_TEMPLATE or option.value is None or not names_template_file(option.value):
+def _placed(option: Option, artifact: Path, model: ModelFiles, workspace: Path) -> Option:
+    """A chat template under the whole path of its file: one of the model's, or one with the text that was given.
+
+    vLLM is never given text, as it takes what it is given for a path first, and text can be the path of any file.
+    """
+    if option.name != CHAT_TEMPLATE or option.value is None:
         return option
+    if not names_template_file(option.value):
+        written = workspace / _TEMPLATE
+        written.write_text(option.value, encoding="utf-8", errors="replace")
+        return Option(option.name, str(written))
     home = model.path if model.path.is_dir() else model.path.parent
     root = artifact.resolve()
     for folder in (home, artifact):

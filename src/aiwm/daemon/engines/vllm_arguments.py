@@ -12,7 +12,7 @@ from aiwm.protocol.errors import Invalid
 _USUAL_SHARE = 0.9
 # The driver and CUDA itself need the rest, also when all of a GPU was asked for.
 _LARGEST_SHARE = 0.95
-_SMALLEST_SHARE = 0.01
+_LEAST_PERCENT = 1
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 _MIB_IN_GIB = 1024
 _USUAL_CACHE_GIB = 4
@@ -34,11 +34,20 @@ def split(gpus: int, heads: int | None) -> Split:
 
 
 def memory_share(asked: int | None, totals: Sequence[int]) -> float:
-    """Which part of each GPU is taken for `asked` MiB, never more than asked where they differ in size."""
+    """Which part of each GPU is taken for `asked` MiB, never more than asked where they differ in size.
+
+    Raises `Invalid` for so little that nothing could be done with it.
+    """
     if asked is None or not totals:
         return _USUAL_SHARE
-    thousandths = asked * 1000 // max(totals)
-    return min(max(thousandths / 1000, _SMALLEST_SHARE), _LARGEST_SHARE)
+    least = -(-max(totals) * _LEAST_PERCENT // 100)
+    if asked < least:
+        raise Invalid(
+            f"cannot serve the model: {asked} MiB are less than {_LEAST_PERCENT} % of a GPU of {max(totals)} MiB; "
+            f"raise resources.gpuMemory to what the model needs, {least} or more",
+            code="COMMAND_INVALID",
+        )
+    return min(asked * 1000 // max(totals) / 1000, _LARGEST_SHARE)
 
 
 def cache_gib(ram: int | None) -> int:

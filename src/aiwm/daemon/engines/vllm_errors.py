@@ -171,9 +171,11 @@ def port_taken(log: str) -> bool:
 def words_of_answer(text: str) -> str:
     """The message of an answer that is an error, in one of the shapes vLLM and the server below it have for that."""
     try:
-        body = json.loads(text)
-    except ValueError:
+        return _message(json.loads(text))[:500]
+    except (ValueError, RecursionError):
         return " ".join(text.split())[:200]
+
+
+def _message(body: object) -> str:
     error = body.get("error", body) if isinstance(body, dict) else {}
-    message = error.get("message", error.get("detail")) if isinstance(error, dict) else error
-    return str(message)[:500]
+    return str(error.get("message", error.get("detail")) if isinstance(error, dict) else error)

@@ -16,6 +16,7 @@ _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tekken.json", "vocab.json")
 _LATER_PART = re.compile(r"-(?!00001)\d{5}-of-\d{5}\.gguf")
 _NOT_OF_NAMES = re.compile(r"[^A-Za-z0-9._-]")
 _WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth")
+_MOST_BYTES = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +104,14 @@ def _heads(config: Mapping[str, Any]) -> int | None:
 
 
 def _read(path: Path) -> Mapping[str, Any]:
+    with path.open("rb") as file:
+        text = file.read(_MOST_BYTES + 1)
+    if len(text) > _MOST_BYTES:
+        raise _unusable(f"{path.name} has more than {_MOST_BYTES} bytes; leave out what is no setting")
     try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise _unusable(f"{path.name} is not JSON: {error}") from error
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _unusable(f"{path.name} is not JSON: {error}; upload it again") from error
     if not isinstance(content, dict):
         raise _unusable(f"{path.name} is not a JSON object")
     return content

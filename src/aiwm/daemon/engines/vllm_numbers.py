@@ -1,6 +1,6 @@
 """vLLM's metrics page under the names common to all engines; versions call the cache's use differently. Pure."""
 
-from aiwm.daemon.engines.prometheus import samples
+from aiwm.daemon.engines.prometheus import count, samples, seconds
 from aiwm.protocol.node_channel import EngineNumbers
 
 _COUNTS = {
@@ -23,12 +23,12 @@ _NAMES = frozenset({*_COUNTS.values(), *_SECONDS.values(), *_CACHE})
 def read(page: str) -> EngineNumbers:
     """What the page says; a request that its caller gave up counts as answered, not as failed."""
     found = samples(page, _NAMES)
-    values: dict[str, object] = {field: int(found[name]) for field, name in _COUNTS.items() if name in found}
-    values |= {field: found[name] for field, name in _SECONDS.items() if name in found}
-    if "requests" in values:
+    values: dict[str, object] = {field: count(found.get(name)) for field, name in _COUNTS.items()}
+    values |= {field: seconds(found.get(name)) for field, name in _SECONDS.items()}
+    if values["requests"] is not None:
         failed = samples(page, (_COUNTS["requests"],), {"finished_reason": "error"})
-        values["failures"] = int(failed.get(_COUNTS["requests"], 0))
+        values["failures"] = count(failed.get(_COUNTS["requests"], 0.0))
     if used := [found[name] for name in _CACHE if name in found]:
         # Named percent, it is a fraction of one.
-        values["cache_used"] = min(100.0, round(used[0] * 100, 1))
+        values["cache_used"] = min(100.0, round(used[0] * 100, 1)) if used[0] >= 0 else None
     return EngineNumbers.model_validate(values)

@@ -2,12 +2,14 @@
 
 import aiohttp
 
-_TIMEOUT = aiohttp.ClientTimeout(total=5)
+from aiwm.daemon import asking
+
+_SECONDS = 5
 
 
 async def all_answer(urls: tuple[str, ...]) -> bool:
     """Whether every one of `urls` answers 200, each within 5 s."""
-    async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
+    async with asking.session(seconds=_SECONDS) as session:
         for url in urls:
             if await _status(session, url) != 200:
                 return False
@@ -16,7 +18,7 @@ async def all_answer(urls: tuple[str, ...]) -> bool:
 
 async def any_answers(urls: tuple[str, ...]) -> bool:
     """Whether one of `urls` answers at all, each within 5 s."""
-    async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
+    async with asking.session(seconds=_SECONDS) as session:
         for url in urls:
             if await _status(session, url) is not None:
                 return True
@@ -25,7 +27,6 @@ async def any_answers(urls: tuple[str, ...]) -> bool:
 
 async def _status(session: aiohttp.ClientSession, url: str) -> int | None:
     try:
-        async with session.get(url) as answer:
-            return answer.status
+        return await asking.status(session, url)
     except (aiohttp.ClientError, TimeoutError):
         return None

@@ -36,15 +36,26 @@ def test_what_heads_do_not_divide_by_takes_layers_in_turn(gpus: int, heads: int,
 
 @given(st.integers(1, 2**20), st.lists(st.integers(1024, 2**20), min_size=1, max_size=8))
 def test_no_gpu_is_taken_more_of_than_was_asked(asked: int, totals: list[int]) -> None:
-    share = memory_share(asked, totals)
-    assert 0.01 <= share <= 0.95
-    assert share == 0.01 or all(share * total <= asked + 1e-6 for total in totals)
+    try:
+        share = memory_share(asked, totals)
+    except Invalid:
+        assert asked * 100 < max(totals)
+    else:
+        assert 0.01 <= share <= 0.95
+        assert all(share * total <= asked + 1e-6 for total in totals)
+
+
+def test_too_little_of_a_gpu_is_refused_with_how_much_would_do() -> None:
+    with pytest.raises(Invalid, match=r"815 MiB are less than 1 % of a GPU of 81559 MiB; .* 816 or more") as refused:
+        memory_share(815, [81_559, 40_000])
+    assert refused.value.code == "COMMAND_INVALID"
+    assert memory_share(816, [81_559, 40_000]) == 0.01
 
 
 @given(st.lists(st.integers(1, 81_559), min_size=1, max_size=20))
 def test_what_fits_beside_each_other_still_fits_as_shares(asked: list[int]) -> None:
     total = 81_559
-    if sum(asked) <= total * 0.95 and min(asked) > total * 0.01:
+    if sum(asked) <= total * 0.95 and min(asked) >= total * 0.01:
         assert sum(memory_share(each, [total]) for each in asked) <= 0.95
 
 
@@ -86,6 +97,11 @@ def test_only_the_first_part_of_a_gguf_in_parts_is_named(tmp_path: Path) -> None
         ({"a__config_dot_json": CONFIG, "b__config_dot_json": CONFIG}, "it holds several \\(a, b\\)"),
         ({"config_dot_json": "{"}, "config.json is not JSON"),
         ({"config_dot_json": "[]"}, "config.json is not a JSON object"),
+        ({"config_dot_json": "[" * 100_000}, "config.json is not JSON"),
+        ({"config_dot_json": f'{{"n": {"9" * 5000}}}'}, "config.json is not JSON"),
+        ({"config_dot_json": " " * 2**20 + "{}"}, "config.json has more than 1048576 bytes"),
+        ({"config_dot_json": CONFIG, "p__adapter_config_dot_json": "[" * 100_000}, "adapter_config.json is not JSON"),
+        ({"config_dot_json": CONFIG, "p__adapter_config_dot_json": " " * 2**20 + "{}"}, "adapter_config.json has more"),
         ({"adapter_config_dot_json": adapter(8)}, "it is an adapter without its base model"),
         ({"config_dot_json": CONFIG, "p__adapter_config_dot_json": "{}"}, "has no rank"),
         ({"config_dot_json": CONFIG, "p__adapter_config_dot_json": adapter(0)}, "has no rank"),
@@ -122,11 +138,26 @@ def test_a_chat_template_among_the_models_files_is_found_and_no_other(tmp_path: 
     artifact = model_of(tmp_path / "m", config_dot_json=CONFIG, templates__chat_dot_jinja="{{ x }}")
     argv = plan(artifact, engine_args=["--chat-template", "templates/chat.jinja"]).argv
     assert f"--chat-template={artifact}/templates/chat.jinja" in argv
-    assert "--chat-template={{ x }}" in plan(artifact, engine_args=["--chat-template={{ x }}"]).argv
     (artifact / "link.jinja").symlink_to(tmp_path / "outside.jinja")
     for name in ("missing.jinja", "link.jinja"):
         with pytest.raises(Invalid, match="not among the model's files"):
             plan(artifact, engine_args=[f"--chat-template={name}"])
+
+
+@pytest.mark.parametrize(
+    "text", ["{{ x }}", "{{/../../secret", "{# né #}{{ x }}\n", "{{ x }}/../../secret", "{% set x = '\ud800' %}"]
+)
+def test_a_chat_templates_text_is_given_to_vllm_as_a_file_of_the_replicas_own(tmp_path: Path, text: str) -> None:
+    artifact, workspace = model_of(tmp_path / "m"), tmp_path / "workspace"
+    workspace.mkdir()
+    made = VllmEngine(None, image="vllm")
+    order = vllm_order(engine_args=[f"--chat-template={text}"])
+    argv = made.prepare(order, artifact, workspace, Ports(8000, 1, 2), Address()).argv
+    assert [each for each in argv if each.startswith("--chat-template")] == [
+        f"--chat-template={workspace}/chat_template.jinja"
+    ]
+    with (workspace / "chat_template.jinja").open(newline="", encoding="utf-8") as file:
+        assert file.read() == text.replace("\ud800", "?")
 
 
 def test_what_the_deployment_says_itself_is_not_said_twice(tmp_path: Path) -> None:
@@ -142,6 +173,13 @@ def test_memory_of_a_gpu_whose_size_is_not_known_cannot_be_shared(tmp_path: Path
     with pytest.raises(Unavailable, match="how much memory they have is not known") as refused:
         plan(model_of(tmp_path), unknowing, **changes)
     assert refused.value.code == "GPU_NOT_AVAILABLE"
+
+
+def test_no_memory_of_a_gpu_is_as_if_none_was_named(tmp_path: Path) -> None:
+    artifact, resources = model_of(tmp_path), {"gpuMemory": 0}
+    for engine in (None, VllmEngine(None, image="vllm")):
+        argv = plan(artifact, engine, gpu_device_ids=["0"], resources=resources).argv
+        assert "--gpu-memory-utilization=0.9" in argv
 
 
 def test_an_order_with_an_image_runs_there_also_where_vllm_is_installed(tmp_path: Path) -> None:
