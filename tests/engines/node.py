@@ -34,7 +34,7 @@ class BoxEngine(TinyEngine):
             argv=tuple(order.engine_args) or ("serve",),
             environment={**order.environment_variables, "PORT": str(ports.http)},
             ready=(f"http://{address.local}:{ports.http}/health",),
-            image=order.image,
+            image=order.image or images.BUSYBOX,
             listens=(Listen(ports.http, abroad=True),),
         )
 
