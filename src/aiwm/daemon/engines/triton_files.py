@@ -9,6 +9,9 @@ from pathlib import Path, PurePosixPath
 from aiwm.protocol.errors import Invalid
 
 _MOST_TEXT = 2**20
+_DEEPEST = 32
+
+Parts = tuple[str, ...]
 
 
 def unusable(reason: str) -> Invalid:
@@ -23,6 +26,7 @@ class Files:
         self.root = root
         self.paths = sorted(paths)
         self._known = frozenset(self.paths)
+        self._held = _held(self.paths)
         self._texts: dict[PurePosixPath, str] = {}
         self._room = _MOST_TEXT
 
@@ -37,9 +41,13 @@ class Files:
         inside = takewhile(lambda path: path.parts[:depth] == folder.parts, onwards)
         return [PurePosixPath(*path.parts[depth:]) for path in inside if len(path.parts) > depth]
 
+    def names(self, folder: PurePosixPath) -> set[str]:
+        """What the files and folders directly in `folder` are called."""
+        return self._held.get(folder.parts, set())
+
     def folders(self, folder: PurePosixPath) -> list[PurePosixPath]:
         """The folders directly in `folder`."""
-        return sorted({folder / path.parts[0] for path in self.below(folder) if len(path.parts) > 1})
+        return sorted(folder / name for name in self.names(folder) if (*folder.parts, name) in self._held)
 
     def text(self, path: PurePosixPath) -> str:
         """A configuration's text. Raises `Invalid` when they are too long together to be configurations."""
@@ -64,8 +72,29 @@ class Files:
             return file.read(size)
 
 
+def _held(paths: Iterable[PurePosixPath]) -> dict[Parts, set[str]]:
+    """The names in each folder, with every folder looked at once however many files are below it."""
+    held: dict[Parts, set[str]] = {}
+    for path in paths:
+        for folder in folders_of(path):
+            known = folder in held
+            held.setdefault(folder, set()).add(path.parts[len(folder)])
+            if known:
+                break
+    return held
+
+
+def folders_of(path: PurePosixPath) -> Iterator[Parts]:
+    """The folders that `path` is in, from the innermost to the outermost, as parts: very many are quick to look up."""
+    parts = path.parts
+    return (parts[:depth] for depth in range(len(parts) - 1, -1, -1))
+
+
 def read_folder(root: Path) -> Files:
-    """The files below `root`. Raises `Invalid` for links, which may lead out of it, and for devices and pipes."""
+    """The files below `root`.
+
+    Raises `Invalid` for links, which may lead out of it, for devices and pipes, and for folders in folders without end.
+    """
     return Files(root, _walk(root))
 
 
@@ -75,6 +104,8 @@ def _walk(root: Path) -> Iterator[PurePosixPath]:
         with os.scandir(waiting.pop()) as entries:
             for entry in entries:
                 path = PurePosixPath(Path(entry.path).relative_to(root))
+                if len(path.parts) > _DEEPEST:
+                    raise unusable(f"{path} has more than {_DEEPEST} parts; upload it in fewer folders")
                 if entry.is_symlink():
                     raise unusable(f"{path} is a symbolic link; upload the file itself in its place")
                 if entry.is_dir():

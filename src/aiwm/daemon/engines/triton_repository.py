@@ -1,10 +1,11 @@
 """A model's files as the repository Triton reads, whichever of the usual shapes they were uploaded in."""
 
 import re
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
 from aiwm.daemon.engines.triton_config import CONFIG, is_ensemble, steps, without_name
-from aiwm.daemon.engines.triton_files import Files, read_folder, unusable
+from aiwm.daemon.engines.triton_files import Files, Parts, folders_of, read_folder, unusable
 from aiwm.daemon.engines.triton_plain import VERSION, Layout, lay_out_plain
 
 _TOP = PurePosixPath()
@@ -47,7 +48,7 @@ def _past_wrappers(files: Files) -> PurePosixPath:
     folder = _TOP
     while not _is_model(files, folder):
         inner = files.folders(folder)
-        if len(inner) != 1 or any(len(path.parts) == 1 for path in files.below(folder)):
+        if len(inner) != 1 or len(files.names(folder)) != 1:
             break
         folder = inner[0]
     return folder
@@ -64,7 +65,7 @@ def _has_versions(files: Files, folder: PurePosixPath) -> bool:
     """
     configured = folder / CONFIG in files
     return any(
-        configured or any(path.parts[0].startswith("model.") for path in files.below(version))
+        configured or any(name.startswith("model.") for name in files.names(version))
         for version in files.folders(folder)
         if _VERSION.fullmatch(version.name) and version / "saved_model.pb" not in files
     )
@@ -107,8 +108,12 @@ def _under(name: str, layout: Layout) -> Layout:
 
 
 def _checked(layout: Layout) -> Layout:
+    places = {place.parts: content for place, content in layout.items()}
+    seen: set[Parts] = set()
     for place in layout:
-        for parent in place.parents:
-            if parent in layout:
-                raise unusable(f"{layout[parent]} stands where Triton needs the folder {parent}; rename it")
+        for parts in takewhile(lambda each: each not in seen, folders_of(place)):
+            seen.add(parts)
+            if parts in places:
+                folder = PurePosixPath(*parts)
+                raise unusable(f"{places[parts]} stands where Triton needs the folder {folder}; rename it")
     return layout

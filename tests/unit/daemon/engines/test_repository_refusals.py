@@ -2,7 +2,7 @@
 
 import os
 import time
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 from tests.unit.daemon.engines.repository_support import (
@@ -16,7 +16,8 @@ from tests.unit.daemon.engines.repository_support import (
 )
 
 from aiwm.daemon.engines.triton_config import CONFIG, setting
-from aiwm.daemon.engines.triton_repository import lay_out
+from aiwm.daemon.engines.triton_files import Files
+from aiwm.daemon.engines.triton_repository import lay_out, plan
 from aiwm.protocol.errors import Invalid
 
 Uploaded = dict[str, str | bytes]
@@ -111,6 +112,33 @@ def test_a_configuration_made_to_be_read_slowly_is_read_at_once() -> None:
     began = time.process_time()
     assert setting('"' + '\\"' * 30_000, "backend") == ""
     assert time.process_time() - began < 2
+
+
+def test_folders_in_folders_without_end_are_refused(tmp_path: Path) -> None:
+    deep = "/".join(str(number) for number in range(30))
+    assert "served/1/model.onnx -> " in laid_out(tmp_path / "a", {f"{deep}/1/model.onnx": b""})
+    with pytest.raises(Invalid, match=r"1/model.onnx has more than 32 parts; upload it in fewer folders"):
+        laid_out(tmp_path / "b", {f"{deep}/30/1/model.onnx": b""})
+
+
+WRAPPERS = "/".join(f"folder{number}" for number in range(28))
+
+
+@pytest.mark.parametrize(
+    ("paths", "laid"),
+    [
+        ([f"{WRAPPERS}/1/model.onnx/{number}" for number in range(10_000)], 10_000),
+        ([f"{WRAPPERS}/net.onnx", *(f"{WRAPPERS}/data/{number}" for number in range(9_999))], 10_001),
+        (["1/model.onnx", *(f"1/{number}/{WRAPPERS}/data" for number in range(9_999))], 10_000),
+        (["served/1/model.onnx", *(f"m{number}/1/model.x/{WRAPPERS}" for number in range(9_999))], 10_000),
+    ],
+    ids=["wrapped", "wrapped_plainly", "in_a_version", "many_models"],
+)
+def test_very_many_deep_files_are_planned_at_once(paths: list[str], laid: int) -> None:
+    began = time.process_time()
+    layout = plan(Files(Path("nowhere"), map(PurePosixPath, paths)), "served", "onnx", gpus=False)
+    assert len(layout) == laid
+    assert time.process_time() - began < 5
 
 
 def test_a_model_of_very_many_folders_is_laid_out_at_once(tmp_path: Path) -> None:
