@@ -1,6 +1,6 @@
 """Docker's API, as much of it as engines need.
 
-A Docker that is away is `Unavailable`; what it refuses is `DockerError`, in its own words.
+A Docker that is away is `Unavailable`; what it answers instead is `Refused`, in its own words, or `Failed`.
 """
 
 import asyncio
@@ -17,7 +17,8 @@ from aiodocker import Docker
 from aiodocker.exceptions import DockerError
 
 from aiwm.daemon.launchers.docker_config import FOLDER, MANAGED
-from aiwm.protocol.errors import Unavailable
+from aiwm.daemon.replicas import shorten
+from aiwm.protocol.errors import AiwmError, Unavailable
 
 _SOCKET = "unix:///var/run/docker.sock"
 _UNIX = "unix://"
@@ -29,6 +30,24 @@ _WATCHED = ["start", "die", "destroy", "kill", "oom", "pause", "unpause"]
 
 Inspected = dict[str, Any]
 T = TypeVar("T")
+
+
+class Refused(AiwmError):
+    """Docker does not do it: `answer` is the status it gave, `words` are its own."""
+
+    default_code = "CONTAINER_START_FAILED"
+
+    def __init__(self, answer: int, words: str) -> None:
+        super().__init__(
+            shorten(f"cannot use Docker: {words}; what it does besides is said by: journalctl --unit docker")
+        )
+        self.answer, self.words = answer, words
+
+
+class Failed(Refused, Unavailable):
+    """Docker could not do it: the same may work later."""
+
+    default_code = "NETWORK_ERROR"
 
 
 class DockerApi:
@@ -164,13 +183,14 @@ class DockerApi:
             raise Unavailable(
                 f"cannot reach Docker at {self.host}: no answer for {seconds:.0f} s", code="TIMEOUT"
             ) from error
-        except (aiohttp.ClientError, OSError) as error:
+        except (aiohttp.ClientError, OSError, ValueError) as error:
             raise self._away(str(error)) from error
         except DockerError as error:
             # The library's own number for "no connection".
             if error.status == 900:
                 raise self._away(error.message) from error
-            raise
+            refusal = Failed if error.status >= 500 else Refused
+            raise refusal(error.status, error.message) from error
 
     def _away(self, reason: str) -> Unavailable:
         why = next((words for sign, words in _REASONS.items() if sign in reason), reason)
@@ -190,8 +210,8 @@ def _absent() -> Iterator[None]:
     """A container or image that is not there is no failure."""
     try:
         yield
-    except DockerError as error:
-        if error.status != 404:
+    except Refused as error:
+        if error.answer != 404:
             raise
 
 

@@ -6,14 +6,12 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from aiodocker.exceptions import DockerError
-
 from aiwm.daemon.launchers.docker_api import DockerApi, Inspected
 from aiwm.daemon.launchers.docker_config import FOLDER
 from aiwm.daemon.launchers.docker_table import Table
 from aiwm.daemon.launchers.port import Running
 from aiwm.kit.backoff import delays
-from aiwm.protocol.errors import Unavailable
+from aiwm.protocol.errors import AiwmError
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +34,7 @@ class Watch:
                 await self._list()
         except TimeoutError:
             self._lose(f"cannot reach Docker at {self._api.host}: no answer for {_OPEN_SECONDS:.0f} s")
-        except (Unavailable, DockerError) as error:
+        except AiwmError as error:
             self._lose(error.message)
 
     async def follow(self) -> None:
@@ -51,7 +49,7 @@ class Watch:
                     async for event in events:
                         await self._take(event)
                 self._lose(f"cannot reach Docker at {self._api.host}: it ended the connection")
-            except (Unavailable, DockerError) as error:
+            except AiwmError as error:
                 self._lose(error.message)
             await asyncio.sleep(next(pauses))
 
