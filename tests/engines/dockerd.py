@@ -95,6 +95,16 @@ class Dockerd:
             self._process.wait()
             self._process = None
 
+    @contextmanager
+    def hung(self) -> Iterator[None]:
+        """It is there and answers nothing."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
+
     def restart(self) -> None:
         """Stopped and started again."""
         self.stop()

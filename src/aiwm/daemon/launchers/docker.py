@@ -99,7 +99,7 @@ class DockerLauncher:
         await self._api.close()
 
     def conditions(self) -> list[ConditionReport]:
-        if self._watch.away is None or not self._there:
+        if self._watch.away is None or (self._api.named and not self._there):
             return []
         text = shorten(f"{self._watch.away}; containers that run are taken to run on, others wait for it")
         return [ConditionReport(type="ContainerRuntimeDown", status=True, reason="DockerAway", message=text)]

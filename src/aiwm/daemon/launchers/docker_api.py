@@ -18,11 +18,13 @@ from aiodocker.exceptions import DockerError
 
 from aiwm.daemon.launchers.docker_config import FOLDER, MANAGED
 from aiwm.daemon.replicas import shorten
+from aiwm.kit.settings import DOCKER_FORMS, names_docker
 from aiwm.protocol.errors import AiwmError, Unavailable
 
 _SOCKET = "unix:///var/run/docker.sock"
 _UNIX = "unix://"
 _SECONDS = 30.0
+PING_SECONDS = 5.0
 _START_SECONDS = 120.0
 _GONE_SECONDS = 30.0
 _NO_LIMIT = aiohttp.ClientTimeout()
@@ -59,18 +61,27 @@ class DockerApi:
 
     @property
     def local(self) -> bool:
-        """Whether there is a socket of it on this machine."""
-        return self.host.startswith(_UNIX) and Path(self.host.removeprefix(_UNIX)).is_socket()
+        """Whether there is a socket of it on this machine that this user may use."""
+        path = self.host.removeprefix(_UNIX)
+        return self.host.startswith(_UNIX) and Path(path).is_socket() and os.access(path, os.W_OK)
+
+    @property
+    def named(self) -> bool:
+        """Whether `host` is something that can be asked at all."""
+        return names_docker(self.host)
 
     def _docker(self) -> Docker:
         if self._opened is None:
+            if not self.named:
+                raise self._away(f"DOCKER_HOST must be {DOCKER_FORMS}; set it, or AIWM_DOCKER_HOST to it or to off")
             if self.host.startswith(_UNIX):
                 # A connection for each request: one that a Docker in its shutdown kept open would still answer, and
                 # what it says of the containers it is just ending is not how they ended.
                 connector = aiohttp.UnixConnector(self.host.removeprefix(_UNIX), force_close=True, limit=0)
                 self._opened = Docker(url=f"{_UNIX}localhost", connector=connector), connector
             else:
-                self._opened = Docker(url=self.host), None
+                with self._translated(_SECONDS):
+                    self._opened = Docker(url=self.host), None
         return self._opened[0]
 
     async def close(self) -> None:
@@ -80,6 +91,11 @@ class DockerApi:
             await opened[0].close()
             if opened[1] is not None:
                 await opened[1].close()
+
+    async def ping(self) -> None:
+        """Returns soon, if Docker answers."""
+        async with self._stream("GET", "_ping", {}, seconds=PING_SECONDS):
+            pass
 
     async def ours(self, folder: Path | None = None) -> list[str]:
         """The ids of our containers, in whatever state, or of those of one replica's folder."""

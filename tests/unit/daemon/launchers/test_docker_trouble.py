@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import os
+import socket
 import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
@@ -99,3 +101,38 @@ async def test_a_docker_in_trouble_is_asked_again(status: int) -> None:
         assert not following.done()
         following.cancel()
         await asyncio.wait({following})
+
+
+@pytest.mark.parametrize("host", ["/var/run/docker.sock", "localhost:2375", "fd://", "npipe:////./pipe/docker_engine"])
+async def test_a_docker_that_cannot_be_asked_is_none_and_that_is_said(
+    monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", host)
+    launcher = DockerLauncher({}, DockerSettings())
+    await launcher.open()
+    assert launcher.names == ()
+    assert ["DOCKER_HOST must be unix:///PATH" in each.message for each in launcher.conditions()] == [True]
+
+
+async def test_a_docker_with_certificates_that_are_not_there_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
+    launcher = DockerLauncher({}, DockerSettings(host="tcp://127.0.0.1:1"))
+    await launcher.open()
+    assert launcher.conditions()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user: run the tests as root")
+def test_a_docker_that_this_user_may_not_use_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    with tempfile.TemporaryDirectory(prefix="dk") as short, socket.socket(socket.AF_UNIX) as listening:
+        path = Path(short, "docker.sock")
+        listening.bind(str(path))
+        path.parent.chmod(0o755)
+        monkeypatch.setenv("DOCKER_HOST", f"unix://{path}")
+        launcher = DockerLauncher({}, DockerSettings())
+        os.setresuid(65534, 0, 0)
+        try:
+            for mode, names in ((0o600, ()), (0o666, ("docker",))):
+                path.chmod(mode)
+                assert launcher.names == names
+        finally:
+            os.setresuid(0, 0, 0)
