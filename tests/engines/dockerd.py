@@ -188,6 +188,9 @@ class Dockerd:
             if self._process is None:
                 self.start()
             self.left_behind()
+            # A bridge outlives whoever made it.
+            for each in self.call("GET", "/networks", query={"filters": '{"label": ["ai.aiwm.managed=1"]}'}):
+                self.call("DELETE", f"/networks/{each['Id']}")
         self.stop()
         if self._containerd is not None:
             servers.stop(self._containerd, _END_SECONDS)

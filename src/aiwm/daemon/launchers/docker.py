@@ -16,6 +16,7 @@ from aiwm.daemon.launchers import docker_logs
 from aiwm.daemon.launchers.docker_api import DockerApi, Inspected, Refused
 from aiwm.daemon.launchers.docker_config import FOLDER, container_config
 from aiwm.daemon.launchers.docker_images import AllowList
+from aiwm.daemon.launchers.docker_network import provided
 from aiwm.daemon.launchers.docker_pull import Images
 from aiwm.daemon.launchers.docker_table import Known, Table
 from aiwm.daemon.launchers.docker_watch import Watch
@@ -116,8 +117,9 @@ class DockerLauncher:
         return await _whole(self._start(folder, known, plan, room))
 
     async def _start(self, folder: Path, known: Known, plan: EnginePlan, room: Room) -> Running:
+        network, abroad = await provided(self._api), self._settings.listen
         while True:
-            config = container_config(folder, plan, room, abroad=self._settings.listen, memlock=self._memlock)
+            config = container_config(folder, plan, room, network=network, abroad=abroad, memlock=self._memlock)
             try:
                 known.id = await self._create(folder, known.name, config)
                 await self._api.start(known.id)

@@ -140,6 +140,14 @@ class DockerApi:
             return await self._ask(self._docker().images.inspect(reference))
         return None
 
+    async def networks(self, name: str) -> list[Inspected]:
+        """Those of this name: Docker may know several."""
+        found = await self._ask(self._docker().networks.list(filters={"name": [name]}))
+        return [each for each in found if each["Name"] == name]
+
+    async def make_network(self, config: Mapping[str, Any]) -> None:
+        await self._ask(self._docker().networks.create(dict(config)))
+
     @contextlib.asynccontextmanager
     async def pull(
         self, reference: str, headers: Mapping[str, str], seconds: float
