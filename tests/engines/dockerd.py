@@ -95,6 +95,16 @@ class Dockerd:
             self._process.wait()
             self._process = None
 
+    @contextmanager
+    def hung(self) -> Iterator[None]:
+        """It is there and answers nothing."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
+
     def restart(self) -> None:
         """Stopped and started again."""
         self.stop()
@@ -178,6 +188,9 @@ class Dockerd:
             if self._process is None:
                 self.start()
             self.left_behind()
+            # A bridge outlives whoever made it.
+            for each in self.call("GET", "/networks", query={"filters": '{"label": ["ai.aiwm.managed=1"]}'}):
+                self.call("DELETE", f"/networks/{each['Id']}")
         self.stop()
         if self._containerd is not None:
             servers.stop(self._containerd, _END_SECONDS)

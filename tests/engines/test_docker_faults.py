@@ -53,7 +53,10 @@ async def test_a_container_has_what_it_was_given_and_nothing_of_the_daemon(
         }
         host = found["HostConfig"]
         assert (host["Memory"], host["MemorySwap"], host["NanoCpus"]) == (64 << 20, 64 << 20, 500_000_000)
-        assert (host["Privileged"], host["CapDrop"], host["NetworkMode"]) == (False, ["ALL"], "default")
+        assert (host["Privileged"], host["CapDrop"]) == (False, ["ALL"])
+        assert list(found["NetworkSettings"]["Networks"]) == ["aiwm"]
+        network = await called(box, "GET", f"/networks/{host['NetworkMode']}")
+        assert network["Options"] == {"com.docker.network.bridge.enable_icc": "false"}
         assert all(not each["RW"] for each in found["Mounts"])
         assert [each["HostIp"] for ports in host["PortBindings"].values() for each in ports] == ["127.0.0.1"]
         await stop(one)

@@ -14,6 +14,7 @@ from tests.engines.dockerd import Dockerd, dockerd
 from tests.engines.node import box_launcher, box_node, called, deploy, last, said, served, stop
 
 from aiwm.daemon.daemon import Daemon
+from aiwm.daemon.launchers import docker_api, docker_watch
 from aiwm.kit.settings import Settings
 from aiwm.protocol import node_channel as channel
 
@@ -98,6 +99,27 @@ async def test_docker_killed_is_no_end_of_its_containers(lasting: Dockerd, one: 
         await asyncio.to_thread(lasting.start)
         await until(lambda: not down(daemon), 20)
         assert await running(lasting) == before
+        await stop(one)
+
+
+async def test_a_docker_that_hangs_is_away_until_it_answers_again(
+    lasting: Dockerd, one: Controller, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(docker_watch, "PING_EVERY_SECONDS", 0.2)
+    monkeypatch.setattr(docker_api, "PING_SECONDS", 1.0)
+    async with box_node(one, lasting, tmp_path) as daemon:
+        await served(one)
+        before = await running(lasting)
+        with lasting.hung():
+            await until(lambda: down(daemon) and "no answer for 1 s" in down(daemon)[0].message)
+            assert last(one)["state"] in ("running", "unhealthy")
+        await until(lambda: not down(daemon), 20)
+        assert await running(lasting) == before
+        await until(lambda: last(one)["state"] == "running")
+        assert last(one)["restarts"] == 0
+        # Asking it costs nothing of what it tells.
+        await asyncio.to_thread(lasting.remove, before[0])
+        await until(lambda: said(one, "outside of AIWM"), 20)
         await stop(one)
 
 

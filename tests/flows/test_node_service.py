@@ -2,10 +2,12 @@
 
 import asyncio
 import getpass
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from tests.daemon_support import TOKEN, controller, order, until
 from tests.faults.test_daemon_engines import alive, identity, start_daemon, stop
 
 from aiwm.daemon import install as installing
+from aiwm.daemon import keeper
 from aiwm.daemon import service_command
 from aiwm.daemon import uninstall as uninstalling
 from aiwm.daemon.envfile import read_environment
@@ -262,6 +265,24 @@ def test_purging_leaves_what_is_not_the_node_s(machine: Machine) -> None:
     (own.parent / "aiwm.db").write_text("the controller's")
     uninstalling.uninstall(machine, purge=True)
     assert [path.name for path in own.parent.iterdir()] == ["aiwm.db"]
+
+
+@pytest.mark.parametrize(
+    ("note", "runs"),
+    [
+        ({"name": "a", "id": "1", "bootId": keeper.boot_id(), "pid": 7, "startTime": 8}, True),
+        ({"name": "a", "id": "1", "bootId": keeper.boot_id()}, False),
+        ({"name": "a", "id": "1", "bootId": "another", "pid": 7, "startTime": 8}, False),
+        ({"name": "a"}, False),
+    ],
+)
+def test_a_container_that_ran_forbids_a_purge(machine: Machine, note: dict[str, object], runs: bool) -> None:
+    folder = machine.at(Path("/var/lib/aiwm/node/replicas/replica-1"))
+    folder.mkdir(parents=True)
+    (folder / "container.json").write_text(json.dumps(note))
+    with pytest.raises(Refused, match="1 engine runs here") if runs else nullcontext():
+        uninstalling.uninstall(machine, purge=True)
+    assert folder.exists() is runs
 
 
 async def test_engines_go_on_when_the_service_is_removed_and_forbid_a_purge(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from aiwm.daemon import keeper
 from aiwm.daemon.envfile import read_environment
+from aiwm.daemon.launchers.docker_table import NOTE
 from aiwm.daemon.service import DATA_DIR, ENVIRONMENT, UNIT, Machine, Refused, read_text
 from aiwm.daemon.unit import SERVICE
 
@@ -58,14 +59,26 @@ def _counted(engines: Sequence[str]) -> str:
 
 def running_engines(own: Path) -> list[str]:
     """Ids of replicas whose engine runs; `own` is the daemon's folder."""
-    found = []
-    for path in sorted((own / "replicas").glob(f"*/{keeper.STATE}")):
-        try:
-            state = json.loads(path.read_text())
-            same_boot = state["bootId"] == keeper.boot_id()
-            lives = not state["ended"] and keeper.start_time(int(state["pid"])) == state["startTime"]
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-        if same_boot and lives and state["startTime"] is not None:
-            found.append(path.parent.name)
-    return found
+    replicas = own / "replicas"
+    processes = {path.parent.name for path in replicas.glob(f"*/{keeper.STATE}") if _lives(path)}
+    containers = {path.parent.name for path in replicas.glob(f"*/{NOTE}") if _ran(path)}
+    return sorted(processes | containers)
+
+
+def _lives(path: Path) -> bool:
+    try:
+        state = json.loads(path.read_text())
+        same_boot = state["bootId"] == keeper.boot_id()
+        lives = not state["ended"] and keeper.start_time(int(state["pid"])) == state["startTime"]
+        return bool(same_boot and lives and state["startTime"] is not None)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _ran(path: Path) -> bool:
+    """Whether a container ran when that was last known: only Docker could say that it ended since."""
+    try:
+        note = json.loads(path.read_text())
+        return "pid" in note and bool(note["bootId"] == keeper.boot_id())
+    except (OSError, ValueError, KeyError, TypeError):
+        return False

@@ -13,10 +13,12 @@ from dataclasses import Field, dataclass, field, fields
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 _IGNORED = re.compile(r"AIWM_(TEST|BUILD)_")
 _INJECTED = re.compile(r"AIWM_\w*_(SERVICE|PORT)(_\w+)?")
 _FILES = ("tls_cert", "tls_key", "tls_ca", "registry_auth_file")
+DOCKER_FORMS = "unix:///PATH, tcp://HOST:PORT or http(s)://HOST:PORT"
 MIN_SECRET_BYTES = 32
 OF_ENGINES = (
     *("triton_server", "vllm_server", "trust_remote_code", "custom_commands"),
@@ -271,16 +273,26 @@ def _check_choice(values: Mapping[str, object]) -> None:
         "controller_url": ("http:", "https:", "ws:", "wss:"),
         "hf_endpoint": ("http:", "https:"),
         "jwks_url": ("http:", "https:"),
-        "docker_host": ("unix:", "tcp:", "http:", "https:", "ssh:"),
     }
     for name, allowed in schemes.items():
         value = str(values.get(name, ""))
-        if (
-            value
-            and (name, value) != ("docker_host", "off")
-            and not value.startswith(tuple(f"{scheme}//" for scheme in allowed))
-        ):
+        if value and not value.startswith(tuple(f"{scheme}//" for scheme in allowed)):
             raise SettingsError(f"the setting {name} must begin with {' or '.join(f'{each}//' for each in allowed)}")
+    docker_host = str(values.get("docker_host", ""))
+    if docker_host not in ("", "off") and not names_docker(docker_host):
+        raise SettingsError(f"the setting docker_host must be off or {DOCKER_FORMS}, not {docker_host!r}")
+
+
+def names_docker(host: str) -> bool:
+    """Whether Docker can be asked at `host`, which is then of one of `DOCKER_FORMS`."""
+    try:
+        parts = urlsplit(host)
+        port = parts.port
+    except ValueError:
+        return False
+    if parts.scheme == "unix":
+        return host.startswith("unix:///") and len(parts.path) > 1
+    return parts.scheme in ("tcp", "http", "https") and bool(parts.hostname) and port != 0
 
 
 def key_ring(text: str, variable: str) -> tuple[bytes, ...]:

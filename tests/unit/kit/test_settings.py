@@ -117,3 +117,22 @@ def test_a_key_ring_has_a_key_on_each_line_and_no_short_one() -> None:
 )
 def test_the_public_url_follows_from_host_and_port_unless_it_is_given(given: dict[str, object], url: str) -> None:
     assert loaded({}, **given).own_url == url
+
+
+@pytest.mark.parametrize(
+    "host", ["", "off", "unix:///run/docker.sock", "tcp://10.0.0.1:2375", "https://docker.test:2376"]
+)
+def test_docker_can_be_named(host: str) -> None:
+    assert load_settings({"docker_host": host}, {}).docker_host == host
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("/var/run/docker.sock", "localhost:2375", "fd://", "npipe:////./pipe/docker_engine", "ssh://me@host"),
+        *("unix://", "unix://docker.sock", "tcp://", "tcp://host:many", "tcp://host:70000", "http://[::1", "on"),
+    ],
+)
+def test_what_docker_cannot_be_asked_at_is_refused(host: str) -> None:
+    with pytest.raises(SettingsError, match="docker_host must be off or unix:///PATH"):
+        load_settings({}, {"AIWM_DOCKER_HOST": host})

@@ -11,13 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from aiodocker.exceptions import DockerError
-
 from aiwm.daemon.engines.base import Engine, EnginePlan
 from aiwm.daemon.launchers import docker_logs
-from aiwm.daemon.launchers.docker_api import DockerApi, Inspected
+from aiwm.daemon.launchers.docker_api import DockerApi, Inspected, Refused
 from aiwm.daemon.launchers.docker_config import FOLDER, container_config
 from aiwm.daemon.launchers.docker_images import AllowList
+from aiwm.daemon.launchers.docker_network import provided
 from aiwm.daemon.launchers.docker_pull import Images
 from aiwm.daemon.launchers.docker_table import Known, Table
 from aiwm.daemon.launchers.docker_watch import Watch
@@ -25,7 +24,7 @@ from aiwm.daemon.launchers.docker_words import refuses_memlock, start_error
 from aiwm.daemon.launchers.port import NO_LIMITS, Ended, Room, Running, Tell
 from aiwm.daemon.launchers.probe import all_answer
 from aiwm.daemon.replicas import shorten
-from aiwm.protocol.errors import Conflict, Unavailable
+from aiwm.protocol.errors import AiwmError, Conflict, Unavailable
 from aiwm.protocol.node_channel import DeployCommand, LogsResult
 from aiwm.protocol.resources.nodes import ConditionReport
 from aiwm.protocol.states import EngineName
@@ -105,7 +104,7 @@ class DockerLauncher:
         await self._api.close()
 
     def conditions(self) -> list[ConditionReport]:
-        if self._watch.away is None or not self._there:
+        if self._watch.away is None or (self._api.named and not self._there):
             return []
         text = shorten(f"{self._watch.away}; containers that run are taken to run on, others wait for it")
         return [ConditionReport(type="ContainerRuntimeDown", status=True, reason="DockerAway", message=text)]
@@ -122,24 +121,25 @@ class DockerLauncher:
         return await _whole(self._start(folder, known, plan, room))
 
     async def _start(self, folder: Path, known: Known, plan: EnginePlan, room: Room) -> Running:
+        network, abroad = await provided(self._api), self._settings.listen
         while True:
-            config = container_config(folder, plan, room, abroad=self._settings.listen, memlock=self._memlock)
+            config = container_config(folder, plan, room, network=network, abroad=abroad, memlock=self._memlock)
             try:
                 known.id = await self._create(folder, known.name, config)
                 await self._api.start(known.id)
                 break
-            except DockerError as error:
+            except Refused as error:
                 await self._discard(known)
-                if not (self._memlock and refuses_memlock(error.message)):
-                    raise start_error(error.message, plan.image) from error
+                if not (self._memlock and refuses_memlock(error.words)):
+                    raise start_error(error.words, plan.image) from error
                 self._memlock = False
         return await self._started(folder, known)
 
     async def _create(self, folder: Path, name: str, config: Mapping[str, Any]) -> str:
         try:
             return await self._api.create(name, config)
-        except DockerError as error:
-            if error.status != 409:
+        except Refused as error:
+            if error.answer != 409:
                 raise
             await self._make_way(folder, name)
         return await self._api.create(name, config)
@@ -160,7 +160,7 @@ class DockerLauncher:
     async def _discard(self, known: Known) -> None:
         """A start that failed leaves its container behind."""
         if known.id:
-            with contextlib.suppress(DockerError, Unavailable):
+            with contextlib.suppress(AiwmError):
                 await self._api.remove(known.id)
             known.id = ""
 
@@ -189,6 +189,8 @@ class DockerLauncher:
         known.ending = True
         try:
             await _whole(self._end(folder, grace))
+        except Refused as error:
+            raise Unavailable(f"cannot end container {known.name}: {error.words}", code="NETWORK_ERROR") from error
         finally:
             known.ending = False
         self._table.forget(folder)
@@ -201,19 +203,19 @@ class DockerLauncher:
                     await self._api.stop(each, grace)
                     await self._keep_log(folder, each)
                     await self._api.remove(each)
-                except DockerError as error:
-                    log.info("container %s is not gone yet: %s", each, error.message)
+                except Refused as error:
+                    log.info("container %s is not gone yet: %s", each, error.words)
                     if time.monotonic() > deadline:
-                        raise Unavailable(f"cannot end container {each}: {error.message}", code="TIMEOUT") from error
+                        raise
                     await asyncio.sleep(0.1)
 
     async def _keep_log(self, folder: Path, container: str) -> None:
-        with contextlib.suppress(DockerError, OSError):
+        with contextlib.suppress(Refused, OSError):
             async with self._api.log(container, tail=str(_OUTPUT_LINES)) as stream:
                 docker_logs.keep(folder, await docker_logs.newest(docker_logs.lines(stream)))
 
     async def output(self, folder: Path) -> str:
-        with contextlib.suppress(DockerError, Unavailable):
+        with contextlib.suppress(AiwmError):
             if (inspected := await self._inspected(folder)) is not None:
                 begin = docker_logs.since(docker_logs.begin(inspected["State"]["StartedAt"]))
                 async with self._api.log(inspected["Id"], since=begin, tail=str(_OUTPUT_LINES)) as stream:
@@ -232,8 +234,8 @@ class DockerLauncher:
                     return docker_logs.tail(await docker_logs.newest(docker_logs.lines(stream)), tail)
             async with self._api.log(inspected["Id"], since=docker_logs.since(offset)) as stream:
                 return docker_logs.after(await docker_logs.oldest(docker_logs.lines(stream)), offset)
-        except DockerError as error:
-            raise Unavailable(f"cannot read the engine's output: {error.message}") from error
+        except Refused as error:
+            raise Unavailable(f"cannot read the engine's output: {error.words}") from error
 
     async def _inspected(self, folder: Path) -> Inspected | None:
         known = self._table.find(folder)

@@ -1,6 +1,6 @@
 """Docker's API, as much of it as engines need.
 
-A Docker that is away is `Unavailable`; what it refuses is `DockerError`, in its own words.
+A Docker that is away is `Unavailable`; what it answers instead is `Refused`, in its own words, or `Failed`.
 """
 
 import asyncio
@@ -17,11 +17,14 @@ from aiodocker import Docker
 from aiodocker.exceptions import DockerError
 
 from aiwm.daemon.launchers.docker_config import FOLDER, MANAGED
-from aiwm.protocol.errors import Unavailable
+from aiwm.daemon.replicas import shorten
+from aiwm.kit.settings import DOCKER_FORMS, names_docker
+from aiwm.protocol.errors import AiwmError, Unavailable
 
 _SOCKET = "unix:///var/run/docker.sock"
 _UNIX = "unix://"
 _SECONDS = 30.0
+PING_SECONDS = 5.0
 _START_SECONDS = 120.0
 _GONE_SECONDS = 30.0
 _NO_LIMIT = aiohttp.ClientTimeout()
@@ -29,6 +32,24 @@ _WATCHED = ["start", "die", "destroy", "kill", "oom", "pause", "unpause"]
 
 Inspected = dict[str, Any]
 T = TypeVar("T")
+
+
+class Refused(AiwmError):
+    """Docker does not do it: `answer` is the status it gave, `words` are its own."""
+
+    default_code = "CONTAINER_START_FAILED"
+
+    def __init__(self, answer: int, words: str) -> None:
+        super().__init__(
+            shorten(f"cannot use Docker: {words}; what it does besides is said by: journalctl --unit docker")
+        )
+        self.answer, self.words = answer, words
+
+
+class Failed(Refused, Unavailable):
+    """Docker could not do it: the same may work later."""
+
+    default_code = "NETWORK_ERROR"
 
 
 class DockerApi:
@@ -40,18 +61,27 @@ class DockerApi:
 
     @property
     def local(self) -> bool:
-        """Whether there is a socket of it on this machine."""
-        return self.host.startswith(_UNIX) and Path(self.host.removeprefix(_UNIX)).is_socket()
+        """Whether there is a socket of it on this machine that this user may use."""
+        path = self.host.removeprefix(_UNIX)
+        return self.host.startswith(_UNIX) and Path(path).is_socket() and os.access(path, os.W_OK)
+
+    @property
+    def named(self) -> bool:
+        """Whether `host` is something that can be asked at all."""
+        return names_docker(self.host)
 
     def _docker(self) -> Docker:
         if self._opened is None:
+            if not self.named:
+                raise self._away(f"DOCKER_HOST must be {DOCKER_FORMS}; set it, or AIWM_DOCKER_HOST to it or to off")
             if self.host.startswith(_UNIX):
                 # A connection for each request: one that a Docker in its shutdown kept open would still answer, and
                 # what it says of the containers it is just ending is not how they ended.
                 connector = aiohttp.UnixConnector(self.host.removeprefix(_UNIX), force_close=True, limit=0)
                 self._opened = Docker(url=f"{_UNIX}localhost", connector=connector), connector
             else:
-                self._opened = Docker(url=self.host), None
+                with self._translated(_SECONDS):
+                    self._opened = Docker(url=self.host), None
         return self._opened[0]
 
     async def close(self) -> None:
@@ -61,6 +91,11 @@ class DockerApi:
             await opened[0].close()
             if opened[1] is not None:
                 await opened[1].close()
+
+    async def ping(self) -> None:
+        """Returns soon, if Docker answers."""
+        async with self._stream("GET", "_ping", {}, seconds=PING_SECONDS):
+            pass
 
     async def ours(self, folder: Path | None = None) -> list[str]:
         """The ids of our containers, in whatever state, or of those of one replica's folder."""
@@ -104,6 +139,14 @@ class DockerApi:
         with _absent():
             return await self._ask(self._docker().images.inspect(reference))
         return None
+
+    async def networks(self, name: str) -> list[Inspected]:
+        """Those of this name: Docker may know several."""
+        found = await self._ask(self._docker().networks.list(filters={"name": [name]}))
+        return [each for each in found if each["Name"] == name]
+
+    async def make_network(self, config: Mapping[str, Any]) -> None:
+        await self._ask(self._docker().networks.create(dict(config)))
 
     @contextlib.asynccontextmanager
     async def pull(
@@ -164,13 +207,14 @@ class DockerApi:
             raise Unavailable(
                 f"cannot reach Docker at {self.host}: no answer for {seconds:.0f} s", code="TIMEOUT"
             ) from error
-        except (aiohttp.ClientError, OSError) as error:
+        except (aiohttp.ClientError, OSError, ValueError) as error:
             raise self._away(str(error)) from error
         except DockerError as error:
             # The library's own number for "no connection".
             if error.status == 900:
                 raise self._away(error.message) from error
-            raise
+            refusal = Failed if error.status >= 500 else Refused
+            raise refusal(error.status, error.message) from error
 
     def _away(self, reason: str) -> Unavailable:
         why = next((words for sign, words in _REASONS.items() if sign in reason), reason)
@@ -190,8 +234,8 @@ def _absent() -> Iterator[None]:
     """A container or image that is not there is no failure."""
     try:
         yield
-    except DockerError as error:
-        if error.status != 404:
+    except Refused as error:
+        if error.answer != 404:
             raise
 
 

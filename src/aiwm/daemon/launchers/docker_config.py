@@ -14,8 +14,13 @@ _MOST_PROCESSES = 4096
 _OOM_SCORE = 500
 
 
-def container_config(folder: Path, plan: EnginePlan, room: Room, *, abroad: str, memlock: bool) -> dict[str, Any]:
-    """For the engine of `folder`; `abroad` is where others reach it, `memlock` whether it may pin memory."""
+def container_config(
+    folder: Path, plan: EnginePlan, room: Room, *, network: str, abroad: str, memlock: bool
+) -> dict[str, Any]:
+    """For the engine of `folder` in `network`.
+
+    `abroad` is where others reach it, `memlock` whether it may pin memory.
+    """
     config: dict[str, Any] = {
         "Image": plan.image,
         "Env": [f"{name}={value}" for name, value in _environment(plan, room).items()],
@@ -23,7 +28,7 @@ def container_config(folder: Path, plan: EnginePlan, room: Room, *, abroad: str,
         "ExposedPorts": {f"{each.inside or each.port}/tcp": {} for each in plan.listens},
         # Whether it serves is for the daemon to judge; a probe of the image's own costs a process each time.
         "Healthcheck": {"Test": ["NONE"]},
-        "HostConfig": _host(plan, room, abroad, memlock),
+        "HostConfig": {"NetworkMode": network, **_host(plan, room, abroad, memlock)},
     }
     if plan.argv and plan.entrypoint:
         config |= {"Entrypoint": list(plan.argv), "Cmd": []}

@@ -7,9 +7,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from aiodocker.exceptions import DockerError
-
-from aiwm.daemon.launchers.docker_api import DockerApi, Inspected
+from aiwm.daemon.launchers.docker_api import DockerApi, Inspected, Refused
 from aiwm.daemon.launchers.docker_credentials import registry_header
 from aiwm.daemon.launchers.docker_images import AllowList, Image, parse_image
 from aiwm.daemon.launchers.port import Tell
@@ -96,8 +94,8 @@ class Images:
                     if time.monotonic() - told >= _TELL_SECONDS:
                         told = time.monotonic()
                         await tell(progress.words)
-        except DockerError as error:
-            raise _failure(reference, error.message) from error
+        except Refused as error:
+            raise _failure(reference, error.words) from error
         except Unavailable as error:
             if error.code != "TIMEOUT":
                 raise

@@ -3,20 +3,20 @@
 import asyncio
 import contextlib
 import logging
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
-
-from aiodocker.exceptions import DockerError
 
 from aiwm.daemon.launchers.docker_api import DockerApi, Inspected
 from aiwm.daemon.launchers.docker_config import FOLDER
 from aiwm.daemon.launchers.docker_table import Table
 from aiwm.daemon.launchers.port import Running
 from aiwm.kit.backoff import delays
-from aiwm.protocol.errors import Unavailable
+from aiwm.protocol.errors import AiwmError
 
 log = logging.getLogger(__name__)
 
+PING_EVERY_SECONDS = 10.0
 _OPEN_SECONDS = 5.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 5.0
 
@@ -36,7 +36,7 @@ class Watch:
                 await self._list()
         except TimeoutError:
             self._lose(f"cannot reach Docker at {self._api.host}: no answer for {_OPEN_SECONDS:.0f} s")
-        except (Unavailable, DockerError) as error:
+        except AiwmError as error:
             self._lose(error.message)
 
     async def follow(self) -> None:
@@ -48,10 +48,9 @@ class Watch:
                     # What happens from here on is among the events: between the two nothing is missed.
                     await self._list()
                     pauses = delays(_FIRST_PAUSE, _LONGEST_PAUSE)
-                    async for event in events:
-                        await self._take(event)
+                    await self._take_all(events)
                 self._lose(f"cannot reach Docker at {self._api.host}: it ended the connection")
-            except (Unavailable, DockerError) as error:
+            except AiwmError as error:
                 self._lose(error.message)
             await asyncio.sleep(next(pauses))
 
@@ -80,6 +79,21 @@ class Watch:
         if self.away is not None and self.reached:
             log.info("Docker at %s is back", self._api.host)
         self.away, self.reached = None, True
+
+    async def _take_all(self, events: AsyncIterator[Inspected]) -> None:
+        """Until Docker ends them, or answers nothing beside them: one that hangs keeps its connections open."""
+        while True:
+            coming = asyncio.ensure_future(anext(events, None))
+            try:
+                while not (await asyncio.wait({coming}, timeout=PING_EVERY_SECONDS))[0]:
+                    await self._api.ping()
+            except BaseException:
+                coming.cancel()
+                await asyncio.wait({coming})
+                raise
+            if (event := await coming) is None:
+                return
+            await self._take(event)
 
     async def _take(self, event: dict[str, Any]) -> None:
         actor = event["Actor"]

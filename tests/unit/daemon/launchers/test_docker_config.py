@@ -24,12 +24,12 @@ GOLDEN = Path(__file__).parent / "golden"
 
 def test_a_container_with_everything() -> None:
     room = Room("demo-1", gpus=("GPU-1", "GPU-2"), ram=4096, cpu_cores=1.5, folders=(MODEL, FOLDER / "workspace"))
-    config = container_config(FOLDER, PLAN, room, abroad="10.0.0.5", memlock=True)
+    config = container_config(FOLDER, PLAN, room, abroad="10.0.0.5", network="net-1", memlock=True)
     assert json.dumps(config, indent=2) + "\n" == (GOLDEN / "container.json").read_text()
 
 
 def test_without_limits_it_has_no_gpu_all_the_same() -> None:
-    config = container_config(FOLDER, PLAN, NO_LIMITS, abroad="127.0.0.1", memlock=False)
+    config = container_config(FOLDER, PLAN, NO_LIMITS, abroad="127.0.0.1", network="net-1", memlock=False)
     host = config["HostConfig"]
     assert not {"Memory", "NanoCpus", "DeviceRequests", "Ulimits"} & host.keys()
     assert "NVIDIA_VISIBLE_DEVICES=void" in config["Env"]
@@ -37,14 +37,14 @@ def test_without_limits_it_has_no_gpu_all_the_same() -> None:
 
 def test_a_port_of_its_own_and_an_entrypoint() -> None:
     plan = EnginePlan(argv=("serve",), environment={}, ready=(), image="a", entrypoint=True, listens=(Listen(9, 80),))
-    config = container_config(FOLDER, plan, NO_LIMITS, abroad="127.0.0.1", memlock=False)
+    config = container_config(FOLDER, plan, NO_LIMITS, abroad="127.0.0.1", network="net-1", memlock=False)
     assert (config["Entrypoint"], config["Cmd"]) == (["serve"], [])
     assert config["HostConfig"]["PortBindings"] == {"80/tcp": [{"HostIp": "127.0.0.1", "HostPort": "9"}]}
 
 
 def test_without_words_of_ours_the_image_s_own_are_left() -> None:
     plan = EnginePlan(argv=(), environment={}, ready=(), image="a")
-    config = container_config(FOLDER, plan, NO_LIMITS, abroad="127.0.0.1", memlock=False)
+    config = container_config(FOLDER, plan, NO_LIMITS, abroad="127.0.0.1", network="net-1", memlock=False)
     assert not {"Entrypoint", "Cmd"} & config.keys()
 
 
@@ -55,10 +55,11 @@ def test_without_words_of_ours_the_image_s_own_are_left() -> None:
 )
 def test_no_order_gets_a_right(argv: list[str], environment: dict[str, str], ram: int | None) -> None:
     plan = EnginePlan(argv=tuple(argv), environment=environment, ready=(), image="a")
-    config = container_config(FOLDER, plan, Room(ram=ram), abroad="127.0.0.1", memlock=True)
+    config = container_config(FOLDER, plan, Room(ram=ram), abroad="127.0.0.1", network="net-1", memlock=True)
     host = config["HostConfig"]
     assert (host["Privileged"], host["CapDrop"], host["SecurityOpt"]) == (False, ["ALL"], ["no-new-privileges"])
-    assert not {"CapAdd", "Binds", "Devices", "NetworkMode", "PidMode", "IpcMode", "UsernsMode"} & host.keys()
+    assert not {"CapAdd", "Binds", "Devices", "PidMode", "IpcMode", "UsernsMode"} & host.keys()
+    assert host["NetworkMode"] == "net-1"
     assert host["RestartPolicy"] == {"Name": "no"}
     assert host["ShmSize"] <= host.get("Memory", host["ShmSize"])
     assert host.get("Memory") == host.get("MemorySwap")

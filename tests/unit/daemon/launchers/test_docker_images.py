@@ -33,6 +33,7 @@ def allows(patterns: str, image: str) -> bool:
         ("*@sha256:*", f"anywhere.example/any:1@{OTHER}"),
         ("one/a, two/b", "two/b:1"),
         ("*", "anything/at:all"),
+        ("lab/*", "lab/a.b__c--d_e"),
     ],
 )
 def test_an_image_that_a_pattern_names_is_allowed(patterns: str, image: str) -> None:
@@ -83,6 +84,11 @@ def test_the_refusal_says_which_setting_allows_it() -> None:
         "../a",
         "a" * 600,
         "a#b",
+        "lab/a..b:1",
+        "lab/a.",
+        "lab/a___b",
+        "lab/-a",
+        "lab_/a",
     ],
 )
 def test_what_is_no_name_is_refused(text: str) -> None:
