@@ -15,8 +15,7 @@ from tests.daemon_support import TOKEN, controller, order, until
 from tests.faults.test_daemon_engines import alive, identity, start_daemon, stop
 
 from aiwm.daemon import install as installing
-from aiwm.daemon import keeper
-from aiwm.daemon import service_command
+from aiwm.daemon import keeper, service_command
 from aiwm.daemon import uninstall as uninstalling
 from aiwm.daemon.envfile import read_environment
 from aiwm.daemon.keeper import ENGINE_OOM_SCORE
