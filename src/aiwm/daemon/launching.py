@@ -31,6 +31,7 @@ def launchers(settings: Settings, own: Path, lifeline: int | None, gpu_memory: G
         allowed=allowed_images(settings),
         auth_file=settings.registry_auth_file,
         listen=listen_address(settings.advertise_host).bind,
+        replicas=own / "replicas",
     )
     return SeveralLaunchers(processes, DockerLauncher(_in_images(settings, gpu_memory), containers))
 

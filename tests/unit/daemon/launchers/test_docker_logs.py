@@ -22,7 +22,9 @@ from aiwm.daemon.launchers.docker_logs import (
     tail,
 )
 
-LINES = st.lists(st.tuples(st.integers(0, 30), st.binary(max_size=20)), max_size=40).map(sorted)
+LINES = st.lists(st.tuples(st.integers(0, 30), st.binary(max_size=19).map(lambda text: text + b"\n")), max_size=40).map(
+    sorted
+)
 
 
 def frame(stamp: str, text: bytes, stream: int = 1) -> bytes:
