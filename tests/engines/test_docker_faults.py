@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -10,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.contract.launcher_kinds import docker_launcher
 from tests.daemon_support import TOKEN, Controller, controller, order, until
 from tests.engines import images
 from tests.engines.dockerd import Dockerd
@@ -61,6 +63,22 @@ async def test_a_container_has_what_it_was_given_and_nothing_of_the_daemon(
         assert [each["HostIp"] for ports in host["PortBindings"].values() for each in ports] == ["127.0.0.1"]
         await stop(one)
         assert not containers(box)
+
+
+async def test_a_container_without_a_record_is_named_and_left(box: Dockerd, tmp_path: Path) -> None:
+    folder = tmp_path / "replica-1"
+    folder.mkdir()
+    plan = EnginePlan(("serve",), {"PORT": "80"}, (), image=images.BUSYBOX)
+    async with docker_launcher(box, replicas=tmp_path) as launcher:
+        await launcher.start(folder, plan)
+        assert not launcher.conditions()
+    shutil.rmtree(folder)
+    async with docker_launcher(box, replicas=tmp_path) as launcher:
+        (condition,) = launcher.conditions()
+        assert condition.message.endswith("docker rm --force aiwm-replica-1")
+        assert len(containers(box, all=False)) == 1
+        await asyncio.to_thread(box.remove, "aiwm-replica-1")
+        await until(lambda: not launcher.conditions())
 
 
 class LinkingEngine(BoxEngine):

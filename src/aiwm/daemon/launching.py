@@ -33,6 +33,7 @@ def launchers(settings: Settings, own: Path, lifeline: int | None, gpu_memory: G
         allowed=allowed_images(settings),
         auth_file=settings.registry_auth_file,
         listen=listen_address(settings.advertise_host).bind,
+        replicas=own / "replicas",
     )
     # Switched off, Docker gets nothing new; what runs there already is looked after until it is stopped.
     images = {} if off else _in_images(settings, gpu_memory)

@@ -39,12 +39,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class DockerSettings:
-    """`host` as DOCKER_HOST has it, `allowed` are patterns of images, `listen` is where others reach this node."""
+    """`host` as DOCKER_HOST has it, `allowed` are patterns of images, `listen` is where others reach this node.
+
+    Replicas have their folders below `replicas`.
+    """
 
     host: str = ""
     allowed: Sequence[str] = ()
     auth_file: str = ""
     listen: str = "127.0.0.1"
+    replicas: Path | None = None
 
 
 class DockerLauncher:
@@ -104,10 +108,21 @@ class DockerLauncher:
         await self._api.close()
 
     def conditions(self) -> list[ConditionReport]:
+        return [*self._down(), *self._forgotten()]
+
+    def _down(self) -> list[ConditionReport]:
         if self._watch.away is None or (self._api.named and not self._there):
             return []
         text = shorten(f"{self._watch.away}; containers that run are taken to run on, others wait for it")
         return [ConditionReport(type="ContainerRuntimeDown", status=True, reason="DockerAway", message=text)]
+
+    def _forgotten(self) -> list[ConditionReport]:
+        replicas = self._settings.replicas
+        names = [] if replicas is None else self._table.forgotten(replicas)
+        if not names:
+            return []
+        text = f"containers run here of which this node has no record; remove them: docker rm --force {' '.join(names)}"
+        return [ConditionReport(type="ContainersForgotten", status=True, reason="NoRecord", message=shorten(text))]
 
     async def provide(self, plan: EnginePlan, tell: Tell) -> None:
         if plan.image is not None:

@@ -99,6 +99,14 @@ class Table:
         if known is not None and known.id == container and not known.ending and isinstance(known.status, Running):
             known.status = REMOVED
 
+    def forgotten(self, replicas: Path) -> list[str]:
+        """Names of containers that run for a replica below `replicas` of which nothing else is left there."""
+        return sorted(
+            known.name
+            for folder, known in self._known.items()
+            if isinstance(known.status, Running) and folder.parent == replicas and not folder.is_dir()
+        )
+
     def containers(self) -> dict[Path, str]:
         """Every folder's container, by id."""
         return {folder: known.id for folder, known in self._known.items()}

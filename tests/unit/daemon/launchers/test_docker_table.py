@@ -143,3 +143,14 @@ def test_a_note_holds_no_more_than_it_takes(known: Table, tmp_path: Path) -> Non
         "pid": 5,
         "startTime": 50,
     }
+
+
+def test_what_runs_for_a_replica_without_a_folder_is_forgotten(tmp_path: Path) -> None:
+    one, gone = table(), tmp_path / "gone"
+    (tmp_path / "here").mkdir()
+    for folder in (gone, tmp_path / "here", tmp_path / "others" / "gone"):
+        one.see(folder, said())
+    one.see(tmp_path / "ended", said("exited"))
+    assert one.forgotten(tmp_path) == ["demo"]
+    one.lose(gone, "c1")
+    assert one.forgotten(tmp_path) == []
