@@ -15,7 +15,9 @@ from tests.daemon_support import until
 
 from aiwm.daemon.engines.base import EnginePlan
 from aiwm.daemon.launchers.docker import DockerLauncher, DockerSettings
+from aiwm.daemon.launchers.fake import FakeEngine
 from aiwm.protocol.errors import AiwmError, Unavailable
+from aiwm.protocol.states import EngineName
 
 PLAN = EnginePlan(argv=("serve",), environment={}, ready=(), image="lab/box:1")
 Question = Callable[[DockerLauncher, Path], Coroutine[Any, Any, Any]]
@@ -128,7 +130,7 @@ def test_a_docker_that_this_user_may_not_use_is_none(monkeypatch: pytest.MonkeyP
         listening.bind(str(path))
         path.parent.chmod(0o755)
         monkeypatch.setenv("DOCKER_HOST", f"unix://{path}")
-        launcher = DockerLauncher({}, DockerSettings())
+        launcher = DockerLauncher({EngineName.CUSTOM: FakeEngine()}, DockerSettings())
         os.setresuid(65534, 0, 0)
         try:
             for mode, names in ((0o600, ()), (0o666, ("docker",))):
