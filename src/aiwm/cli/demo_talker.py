@@ -5,6 +5,7 @@ No weights are fetched: vLLM's own Python environment makes them, in seconds.
 
 import asyncio
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -35,8 +36,11 @@ class Talker:
         self._folder = folder
 
     async def files(self) -> Path:
+        self._folder.mkdir()
         process = await asyncio.create_subprocess_exec(
             *(_interpreter(), str(TINY_LLM), str(self._folder)),
+            # What torch puts by goes with the demo.
+            env={**os.environ, "TMPDIR": str(self._folder)},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
