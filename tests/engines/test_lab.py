@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 import pytest
-from tests.engines import images, vllm
+from tests.engines import images
 from tests.engines.docker_api import DockerError
 from tests.engines.dockerd import Dockerd, dockerd, lives
 from tests.engines.registry import Registry, credentials
@@ -193,26 +193,4 @@ def test_triton_serves_without_a_single_capability(docker: Dockerd, triton_image
     status, said = answer(f"{url}/v2/models/doubler/infer", question)
     assert status == 200, said
     assert json.loads(said)["outputs"][0]["data"] == [3.0, 4.0]
-    docker.remove(container)
-
-
-def completion(url: str, model: str) -> str:
-    question = {"model": model, "prompt": "hello", "max_tokens": 8, "temperature": 0}
-    status, said = answer(f"{url}/v1/completions", question)
-    assert status == 200, said
-    return str(json.loads(said)["choices"][0]["text"])
-
-
-def test_vllm_serves_the_tiny_model_and_its_adapter(tiny_llm: Path, tmp_path: Path) -> None:
-    adapter = ["--enable-lora", "--lora-modules", f"other={tiny_llm / 'adapter'}"]
-    with vllm.serving(tiny_llm / "model", "--served-model-name", "tiny", *adapter, log=tmp_path / "log") as url:
-        assert completion(url, "tiny") != completion(url, "other")
-
-
-def test_vllm_serves_in_a_container(docker: Dockerd, vllm_image: str, tiny_llm: Path) -> None:
-    arguments = ["/model", *vllm.ARGUMENTS, "--served-model-name", "tiny"]
-    host = {"Binds": [f"{tiny_llm / 'model'}:/model:ro"], "ShmSize": 256 * MIB, **HARDENED}
-    container = docker.run(vllm_image, *arguments, port=8000, env=vllm.ENVIRONMENT, **host)
-    url = wait_for(docker, container, 8000, "/health", 90)
-    assert completion(url, "tiny")
     docker.remove(container)
