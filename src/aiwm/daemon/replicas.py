@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 from pydantic import BaseModel, Field
 
+from aiwm.daemon.launchers.port import Room
 from aiwm.protocol.base import Timestamp, Wire
 from aiwm.protocol.node_channel import Artifact, DeployCommand, DeploymentStatusReport, ReplicaReport
 from aiwm.protocol.states import DeploymentStatus, ReplicaState
@@ -224,4 +226,15 @@ def status_report(record: ReplicaRecord) -> DeploymentStatusReport:
         restarts=record.restarts,
         started_at=record.started_at,
         message=record.message,
+    )
+
+
+def room_of(order: DeployCommand, folders: tuple[Path, ...]) -> Room:
+    """What the order gives its engine of the machine; `folders` are what it may read."""
+    return Room(
+        name=order.container_id,
+        gpus=tuple(order.gpu_device_ids),
+        ram=order.resources.ram,
+        cpu_cores=order.resources.cpu_cores,
+        folders=folders,
     )

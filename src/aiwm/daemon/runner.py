@@ -8,17 +8,16 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 
 from aiwm.daemon.artifacts import Artifacts
 from aiwm.daemon.disk import disk_errors
 from aiwm.daemon.engines.base import Address, Engine, Ports, Trial, Verdict
 from aiwm.daemon.health import SERVING, Health, Judgement, Memory, judge, starting
 from aiwm.daemon.keeper import boot_id
-from aiwm.daemon.launchers.port import Ended, Launcher, PortTaken, Room, Running
+from aiwm.daemon.launchers.port import Ended, Launcher, PortTaken, Running
 from aiwm.daemon.ledger import Ledger
 from aiwm.daemon.ports import ChoosePorts, choose_ports
 from aiwm.daemon.replicas import (
@@ -30,12 +29,14 @@ from aiwm.daemon.replicas import (
     passing,
     pause_after,
     proven,
+    room_of,
     shorten,
     start_limit,
     status_report,
     time_left,
 )
 from aiwm.daemon.sizes import last_lines
+from aiwm.daemon.turns import Turns
 from aiwm.daemon.watching import Trying, Watch
 from aiwm.kit.clock import Clock
 from aiwm.protocol.engine_options import check_options
@@ -54,7 +55,7 @@ Tell = Callable[[DeploymentStatusReport | ModelProgress | DeploymentLogs], Await
 
 @dataclass(slots=True)
 class Runner:
-    """Does the work on replicas; holds nothing of theirs between calls but what the ledger holds."""
+    """Does the work on replicas; what must outlive the daemon is in the ledger, `watches` are of what runs now."""
 
     ledger: Ledger
     launcher: Launcher
@@ -69,7 +70,7 @@ class Runner:
     boot: str = field(default_factory=boot_id)
     cuda_name: Callable[[str], str] = str
     watches: dict[str, Watch] = field(default_factory=dict)
-    starting: dict[str, asyncio.Lock] = field(default_factory=dict)
+    turns: Turns = field(default_factory=Turns)
 
     async def deploy(self, record: ReplicaRecord, settled: Settled) -> None:
         """From nothing to a serving engine, and on: returns only when the replica has failed for good."""
@@ -179,22 +180,13 @@ class Runner:
         if engine is None:
             raise Invalid(f"cannot run {record.order.engine}: this node no longer has it", code="COMMAND_INVALID")
         try:
-            async with self._turn_at_gpus(record.order):
+            async with self.turns.taken(record.order):
                 return await self._started(record, engine)
         except AiwmError:
             raise
         except Exception as bug:
             log.exception("starting replica %s ended by a bug", record.replica_id)
             raise internal_error() from bug
-
-    @contextlib.asynccontextmanager
-    async def _turn_at_gpus(self, order: DeployCommand) -> AsyncIterator[None]:
-        """Engines that share a GPU measure at their start what is free there, so one starts after the other."""
-        shared = sorted(order.gpu_device_ids) if order.resources.gpu_memory else []
-        async with contextlib.AsyncExitStack() as turns:
-            for device in shared:
-                await turns.enter_async_context(self.starting.setdefault(device, asyncio.Lock()))
-            yield
 
     async def _started(self, record: ReplicaRecord, engine: Engine) -> Ended | None:
         """None once the engine serves; a lost race for a port is run again with other ports."""
@@ -228,7 +220,7 @@ class Runner:
         await self._move(record, ReplicaState.STARTING, f"starting {order.engine}")
         with disk_errors(f"cannot start {order.engine}"):
             self.ledger.copy(record)
-            running = await self.launcher.start(folder, plan, _room(seen, artifact, workspace))
+            running = await self.launcher.start(folder, plan, room_of(seen, (artifact, workspace)))
         log.info("started %s for replica %s, pid %s", order.engine, record.replica_id, running.pid)
 
     def _free_ports(self) -> Ports:
@@ -406,13 +398,3 @@ class Runner:
 def internal_error() -> AiwmError:
     """What a bug is called towards others; the log has it whole."""
     return AiwmError("cannot go on: internal error of the daemon; its log says which", code="INTERNAL_ERROR")
-
-
-def _room(order: DeployCommand, artifact: Path, workspace: Path) -> Room:
-    return Room(
-        name=order.container_id,
-        gpus=tuple(order.gpu_device_ids),
-        ram=order.resources.ram,
-        cpu_cores=order.resources.cpu_cores,
-        folders=(artifact, workspace),
-    )
